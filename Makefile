@@ -1,0 +1,70 @@
+# `make demo` hears a clip, `make test` checks everything; both first set up what is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo setup test lint format clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CLIP := edgeasr/models/demo.flac
+
+# Debian's packages: what the product needs, and what the tests need beside it (speech, and a virtual microphone).
+PACKAGES := libportaudio2
+TEST_PACKAGES := $(if $(PACKAGES),espeak-ng flite libasound2-plugins pulseaudio pulseaudio-utils)
+VENV_PACKAGE := $(if $(PACKAGES),python3-venv)
+
+# A build of PyTorch without CUDA: only those have versions that end in +cpu.
+TORCH := torch==2.13.0+cpu
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+help: ## say what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/demo-is-set-up ## set up what a board needs and transcribe the bundled clip
+	@echo '$$ $(BIN)/edgeasr transcribe $(CLIP)'
+	@$(BIN)/edgeasr transcribe $(CLIP)
+	@echo 'Now speak into the microphone: $(BIN)/edgeasr listen'
+
+setup: $(VENV)/tests-are-set-up ## set up what development and the tests need
+
+test: lint ## check style and types, then run all tests
+	$(BIN)/pytest
+
+lint: $(VENV)/tests-are-set-up ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/tests-are-set-up ## bring the code into style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## remove the environment and whatever else was made
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -r {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo 'edgeasr needs Python 3.11 or newer: run make with PYTHON=python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/apt-install $(VENV_PACKAGE)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo-is-set-up: pyproject.toml | $(BIN)/python
+	@.ci/apt-install $(PACKAGES)
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+# The wheelhouse lets a test install the package into an empty environment without a network; the links let mypy
+# find edgeasr.converters and its like.
+$(VENV)/tests-are-set-up: pyproject.toml Makefile | $(BIN)/python
+	@.ci/apt-install $(PACKAGES) $(TEST_PACKAGES)
+	$(PIP) install --quiet $(TORCH) 2>/dev/null || $(PIP) install --extra-index-url $(TORCH_INDEX) $(TORCH)
+	$(PIP) install --quiet --constraint <(echo $(TORCH)) --editable '.[dev]'
+	$(PIP) download --quiet --dest $(VENV)/wheelhouse .
+	@mkdir -p $(VENV)/typing/edgeasr
+	@ln -sfn -t $(VENV)/typing/edgeasr $(CURDIR)/{converters,devices,firmware_bridge}
+	@touch $@

@@ -1,0 +1,33 @@
+"""Runtimes for the graphs of a bundle, each imported only when a bundle or a user asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeasr.errors import BundleError
+
+Array = NDArray[np.generic]
+
+
+class Graph(Protocol):
+    """A loaded graph: named arrays in, named arrays out, nothing kept."""
+
+    def input_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the inputs as the file has them."""
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Outputs by name; `inputs` may hold more than the graph reads."""
+
+
+def load_graph(backend: str, model: Path | bytes, threads: int) -> Graph:
+    """A graph on the named backend. raises: BundleError for an unknown backend or a file it cannot load"""
+    if backend == "onnxruntime":
+        from edgeasr.backends.onnxruntime import OnnxGraph
+
+        return OnnxGraph(model, threads)
+    raise BundleError(f"unknown backend {backend!r}: known backends are onnxruntime")

@@ -1,0 +1,33 @@
+"""Errors that a caller, a file or a device can cause; each message says what was given, wanted and to do."""
+
+
+class EdgeasrError(Exception):
+    """Base of all errors of this package; the command line prints the message and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class AudioFormatError(EdgeasrError):
+    """Audio that is missing, empty, truncated, malformed or of an impossible rate."""
+
+
+class BundleError(EdgeasrError):
+    """A model bundle that is missing, damaged, of another format version or not what its manifest says."""
+
+
+class ConfigError(EdgeasrError):
+    """A configuration with an unknown key or an impossible value."""
+
+
+class ManifestError(EdgeasrError):
+    """A speech manifest with a missing key, a malformed line or a file that is not there."""
+
+
+class ExtraMissingError(EdgeasrError):
+    """A feature whose optional packages are not installed; the message names the extra."""
+
+
+class DeviceError(EdgeasrError):
+    """No usable microphone or sound system."""
+
+    exit_code = 3

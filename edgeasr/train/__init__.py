@@ -1,0 +1,1 @@
+"""Training: data, augmentation, loss and loop; needs the `train` extra and never runs on the device."""
