@@ -1,0 +1,217 @@
+"""From emissions to words with times and confidences, a segment at a time."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeasr.errors import BundleError, ConfigError
+from edgeasr.tokenizer import Tokenizer
+
+# Half precision may round a log-probability a little above 0; anything larger is a logit.
+_LARGEST_LOG_PROB = 0.01
+
+
+@dataclass(frozen=True)
+class Word:
+    """A recognised word.
+
+    start, end: seconds of stream time; words never overlap
+    conf:       in [0, 1], as the decoder that made it defines
+    """
+
+    word: str
+    start: float
+    end: float
+    conf: float
+
+
+class Decoder(Protocol):
+    """What the recogniser needs of a decoder, which outlives segments and counts the frames of a stream.
+
+    start_s, end_s:     bounds of the current segment: where it was started, what was accepted so far
+    num_frames:         frames of the current segment
+    has_speech:         whether the segment holds a word or the beginning of one
+    trailing_silence_s: time since the last frame that carried a letter, or since the segment's start
+    stable_words:       how many leading words of `hypothesis()` are complete and will not change
+    """
+
+    @property
+    def start_s(self) -> float: ...
+    @property
+    def end_s(self) -> float: ...
+    @property
+    def num_frames(self) -> int: ...
+    @property
+    def has_speech(self) -> bool: ...
+    @property
+    def trailing_silence_s(self) -> float: ...
+    @property
+    def stable_words(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+
+    def accept(self, log_probs: NDArray[np.floating[Any]]) -> None:
+        """Decodes the next frames. log_probs: (T, V), any T, 0 included."""
+
+    def hypothesis(self) -> tuple[Word, ...]:
+        """Words of the current segment so far."""
+
+    def reset(self, start_frame: int | None = None) -> None:
+        """Starts a new segment at start_frame: None where the last ended, more after a gap, 0 anew."""
+
+    def cut(self) -> tuple[Word, ...]:
+        """Starts a new segment in running speech and returns the words of the old one.
+
+        An unfinished word is not broken: it moves into the new segment, unless it is all that there is.
+        """
+
+
+@dataclass
+class _Emission:
+    """A run of frames with the same letter; log_prob is its highest."""
+
+    letter: str
+    start_frame: int
+    end_frame: int
+    log_prob: float
+
+
+class CtcGreedyDecoder:
+    """The best token of every frame, repeats collapsed, blanks removed (Graves et al. 2006, best path).
+
+    A space finishes a word; earlier output never changes. A word starts with the first frame of its first
+    letter and ends after the last frame of its last letter. Its confidence is the geometric mean over its
+    letters of the highest posterior in the letter's run of frames.
+
+    frame_s: duration of a frame
+    """
+
+    def __init__(self, tokenizer: Tokenizer, frame_s: float) -> None:
+        if not 0 < frame_s < math.inf:
+            raise ConfigError(f"got frame_s {frame_s}, wanted a duration above 0: take it from the model's config")
+        self.tokenizer = tokenizer
+        self.frame_s = frame_s
+        self._start_frame = 0
+        self._next_frame = 0
+        self._letters_end_frame = 0
+        self._last_id = tokenizer.blank_id
+        self._finished: list[Word] = []
+        self._unfinished: list[_Emission] = []
+
+    @property
+    def start_s(self) -> float:
+        return self._start_frame * self.frame_s
+
+    @property
+    def end_s(self) -> float:
+        return self._next_frame * self.frame_s
+
+    @property
+    def num_frames(self) -> int:
+        return self._next_frame - self._start_frame
+
+    @property
+    def has_speech(self) -> bool:
+        return bool(self._finished or self._unfinished)
+
+    @property
+    def trailing_silence_s(self) -> float:
+        return (self._next_frame - max(self._start_frame, self._letters_end_frame)) * self.frame_s
+
+    @property
+    def stable_words(self) -> int:
+        return len(self._finished)
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.word for word in self.hypothesis())
+
+    def accept(self, log_probs: NDArray[np.floating[Any]]) -> None:
+        """Decodes the next frames.
+
+        log_probs: (T, V), any T, 0 included
+        errors:    BundleError for another V, NaN or what cannot be log-probabilities; no frame is taken then
+        """
+        ids, best = self._best_tokens(log_probs)
+        for token_id, log_prob in zip(ids, best, strict=True):
+            self._take(token_id, log_prob)
+
+    def hypothesis(self) -> tuple[Word, ...]:
+        """Words of the current segment so far; only the last can be unfinished."""
+        if not self._unfinished:
+            return tuple(self._finished)
+        return (*self._finished, self._word(self._unfinished))
+
+    def reset(self, start_frame: int | None = None) -> None:
+        """As in `Decoder`. A letter held across the end of a segment belongs to the old one; after a jump it
+        counts anew.
+        """
+        if start_frame is not None and start_frame != self._next_frame:
+            self._next_frame = self._letters_end_frame = start_frame
+            self._last_id = self.tokenizer.blank_id
+        self._begin_segment(self._next_frame, [])
+
+    def cut(self) -> tuple[Word, ...]:
+        if not (self._finished and self._unfinished):
+            words = self.hypothesis()
+            self.reset()
+            return words
+        words, carried = tuple(self._finished), self._unfinished
+        self._begin_segment(carried[0].start_frame, carried)
+        return words
+
+    def _begin_segment(self, start_frame: int, unfinished: list[_Emission]) -> None:
+        self._start_frame = start_frame
+        self._finished = []
+        self._unfinished = unfinished
+
+    def _best_tokens(self, log_probs: NDArray[np.floating[Any]]) -> tuple[list[int], list[float]]:
+        num_tokens = len(self.tokenizer)
+        if log_probs.ndim != 2 or log_probs.shape[1] != num_tokens:
+            raise BundleError(
+                f"got log-probabilities of shape {log_probs.shape}, wanted (T, {num_tokens}): "
+                "use the tokens of the model that made them"
+            )
+        best = log_probs.max(axis=1)
+        wrong = np.flatnonzero(~(np.isfinite(best) & (best <= _LARGEST_LOG_PROB)))
+        if wrong.size:
+            at_s = (self._next_frame + int(wrong[0])) * self.frame_s
+            raise BundleError(
+                f"got {best[wrong[0]]} as highest log-probability at {at_s:.2f} s, wanted a number up to 0: "
+                "the model is damaged or does not end in log_softmax, export it again"
+            )
+        return log_probs.argmax(axis=1).tolist(), best.tolist()
+
+    def _take(self, token_id: int, log_prob: float) -> None:
+        frame, repeated = self._next_frame, token_id == self._last_id
+        self._next_frame, self._last_id = frame + 1, token_id
+        if token_id == self.tokenizer.blank_id:
+            return
+        if token_id == self.tokenizer.space_id:
+            self._finish_word()
+            return
+        self._letters_end_frame = frame + 1
+        if not repeated:
+            letter = self.tokenizer.tokens[token_id]
+            self._unfinished.append(_Emission(letter, frame, frame + 1, log_prob))
+        elif self._unfinished:
+            held = self._unfinished[-1]
+            held.end_frame, held.log_prob = frame + 1, max(held.log_prob, log_prob)
+
+    def _finish_word(self) -> None:
+        if self._unfinished:
+            self._finished.append(self._word(self._unfinished))
+            self._unfinished = []
+
+    def _word(self, emissions: Sequence[_Emission]) -> Word:
+        mean_log_prob = math.fsum(emission.log_prob for emission in emissions) / len(emissions)
+        return Word(
+            word="".join(emission.letter for emission in emissions),
+            start=emissions[0].start_frame * self.frame_s,
+            end=emissions[-1].end_frame * self.frame_s,
+            conf=min(1.0, math.exp(mean_log_prob)),
+        )
