@@ -1,0 +1,158 @@
+"""Utterances to batches: decoded once, drawn anew each epoch, and a pure function of (seed, epoch, step)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgeasr.config import ModelConfig
+from edgeasr.errors import AudioFormatError, ManifestError
+from edgeasr.features import num_frames
+from edgeasr.manifest import Utterance
+from edgeasr.tokenizer import Tokenizer
+from edgeasr.train.augment import WaveformAugmenter
+from edgeasr.train.features import log_mel
+
+Progress = Callable[[int, int], None]
+
+
+class Batch(NamedTuple):
+    """Padded features and targets."""
+
+    features: Tensor  # (B, T, M) log-mel, T a multiple of the encoder's chunk
+    frames: Tensor  # (B,) encoder frames that hold speech
+    targets: Tensor  # (B, U) token ids
+    target_lengths: Tensor  # (B,)
+
+
+class WaveformCache:
+    """All utterances of some manifests as 16-bit samples in one memory-mapped file, shared by all processes."""
+
+    def __init__(self, folder: Path, utterances: Sequence[Utterance], sample_rate_hz: int) -> None:
+        listing = "\n".join(f"{u.path}\t{u.duration_s}" for u in utterances) + f"\n{sample_rate_hz}"
+        name = hashlib.sha256(listing.encode()).hexdigest()[:16]
+        self.sample_rate_hz, self.utterances = sample_rate_hz, utterances
+        self.samples_path, self.ends_path = folder / f"{name}.s16", folder / f"{name}.ends.npy"
+
+    def build(self, progress: Progress) -> None:
+        """Decode everything, unless a finished cache is there. raises: AudioFormatError naming a bad file"""
+        if self.ends_path.exists():
+            return
+        self.samples_path.parent.mkdir(parents=True, exist_ok=True)
+        ends = []
+        with self.samples_path.open("wb") as file:
+            for i, utterance in enumerate(self.utterances):
+                file.write(self._decode(utterance.path).tobytes())
+                ends.append(file.tell() // 2)
+                progress(i + 1, len(self.utterances))
+        partial = self.ends_path.with_suffix(".partial.npy")
+        np.save(partial, np.array(ends, np.int64))
+        partial.replace(self.ends_path)
+
+    def open(self) -> None:
+        """Map the finished cache."""
+        self._samples = np.memmap(self.samples_path, np.int16, mode="r")
+        self._ends = np.load(self.ends_path, allow_pickle=False)
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        start = self._ends[index - 1] if index else 0
+        waveform: NDArray[np.float32] = self._samples[start : self._ends[index]].astype(np.float32)
+        return waveform / np.float32(32768)
+
+    def _decode(self, path: Path) -> NDArray[np.int16]:
+        try:
+            samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise AudioFormatError(f"cannot read {path}: {error}: mend the file or leave it out") from error
+        mono = soxr.resample(samples.mean(axis=1), rate, self.sample_rate_hz)
+        pcm: NDArray[np.int16] = (np.clip(mono, -1, 32767 / 32768) * 32768).astype(np.int16)
+        return pcm
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Which utterances make up each batch of an epoch."""
+
+    durations_s: Sequence[float]
+    shares: Sequence[float]  # chance of each utterance to be drawn in an epoch
+    batch_s: float
+    seed: int
+
+    def epoch(self, epoch: int, short_first: bool) -> list[list[int]]:
+        """Batches of indices: similar lengths together, in random order (or by length), at most batch_s padded."""
+        rng = np.random.default_rng([self.seed, epoch])
+        drawn = np.flatnonzero(rng.random(len(self.shares)) < np.asarray(self.shares))
+        jittered = np.asarray(self.durations_s)[drawn] * rng.uniform(0.9, 1.1, len(drawn))
+        batches: list[list[int]] = [[]]
+        longest = 0.0
+        for index in drawn[np.argsort(jittered)].tolist():
+            longest = max(longest, self.durations_s[index])
+            if batches[-1] and longest * (len(batches[-1]) + 1) > self.batch_s:
+                batches.append([])
+                longest = self.durations_s[index]
+            batches[-1].append(index)
+        if not short_first:
+            batches = [batches[i] for i in rng.permutation(len(batches))]
+        return batches
+
+
+class Collator:
+    """Indices to a batch: decode, augment, features, padding."""
+
+    def __init__(
+        self,
+        cache: WaveformCache,
+        model: ModelConfig,
+        tokenizer: Tokenizer,
+        augment: WaveformAugmenter | None,
+    ) -> None:
+        self.cache, self.model, self.augment = cache, model, augment
+        self.targets = [_encode(utterance, tokenizer) for utterance in cache.utterances]
+
+    def __call__(self, indices: Sequence[int], seed: Sequence[int]) -> Batch:
+        """The batch of these utterances; the same seed gives the same batch."""
+        rng = np.random.default_rng(list(seed))
+        waveforms = []
+        for index in indices:
+            waveform = self.cache[index]
+            waveforms.append(self.augment(waveform, rng) if self.augment else waveform)
+        features, frames = batch_features(waveforms, self.model)
+        targets = [self.targets[index] for index in indices]
+        return Batch(
+            features,
+            frames,
+            torch.nn.utils.rnn.pad_sequence([torch.tensor(t) for t in targets], batch_first=True),
+            torch.tensor([len(t) for t in targets]),
+        )
+
+
+def batch_features(waveforms: Sequence[NDArray[np.float32]], model: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Features of waveforms, padded with silence to whole chunks as the recogniser pads the end of a stream.
+
+    returns: (B, T, M) and the encoder frames of each row, (B,)
+    """
+    config, encoder = model.features, model.encoder
+    chunk = encoder.chunk_features
+    frames = [max(1, num_frames(len(w), config)) for w in waveforms]
+    padded = -(-max(frames) // chunk) * chunk
+    samples = np.zeros((len(waveforms), (padded - 1) * config.hop_length + config.win_length), np.float32)
+    for row, waveform in zip(samples, waveforms, strict=True):
+        row[: len(waveform)] = waveform[: len(row)]
+    lengths = torch.tensor([-(-n // encoder.subsampling) for n in frames])
+    return log_mel(torch.from_numpy(samples), config), lengths
+
+
+def _encode(utterance: Utterance, tokenizer: Tokenizer) -> list[int]:
+    if not utterance.text.strip():
+        raise ManifestError(f"{utterance.path}: the text is empty: leave the line out of the training manifest")
+    return tokenizer.encode(utterance.text)
