@@ -1,0 +1,105 @@
+"""Parity: every artefact against torch, chunk by chunk over whole recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgeasr.audio import FileSource, Resampler
+from edgeasr.encoder import Encoder
+from edgeasr.errors import BundleError
+from edgeasr.features import LogMel
+from edgeasr.model import AcousticModel
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What an artefact may differ from torch by."""
+
+    max_difference: float  # of a probability
+    min_agreement: float  # share of frames with the same most likely token
+
+
+# Rounding alone in fp32; in int8 what costs less than a word in a hundred on real speech.
+TOLERANCES = {
+    "onnx-fp32": Tolerance(max_difference=1e-3, min_agreement=0.999),
+    "onnx-int8": Tolerance(max_difference=1.0, min_agreement=0.95),
+}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How close an artefact's emissions are to torch's."""
+
+    artefact: str
+    chunks: int
+    max_difference: float  # of a probability, over all frames and tokens
+    snr_db: float  # power of torch's log-probabilities over that of the difference
+    agreement: float  # share of frames with the same most likely token
+    worst_chunk: int  # where the largest difference is
+
+    def enforce(self) -> None:
+        """raises: BundleError where the artefact is out of its tolerance"""
+        tolerance = TOLERANCES[self.artefact]
+        if self.max_difference > tolerance.max_difference or self.agreement < tolerance.min_agreement:
+            raise BundleError(
+                f"{self.artefact} does not match torch: largest difference {self.max_difference:.2g} (chunk "
+                f"{self.worst_chunk}), agreement {self.agreement:.2%}; wanted at most {tolerance.max_difference:g} and "
+                f"at least {tolerance.min_agreement:.1%}: the export is refused"
+            )
+
+
+def parity(encoder: Encoder, model: AcousticModel, features: Floats) -> Parity:
+    """Step torch and the artefact side by side, each with its own state.
+
+    features: (T, num_mels), T a multiple of chunk_features
+    """
+    want, got = [], []
+    for expected, found in _side_by_side(encoder, model, features):
+        want.append(expected)
+        got.append(found)
+    reference, result = np.stack(want), np.stack(got)  # (chunks, chunk_frames, V)
+    difference = np.abs(np.exp(reference) - np.exp(result)).max(axis=(1, 2))
+    noise = float(np.square(reference - result).mean())
+    return Parity(
+        artefact=model.artefact,
+        chunks=len(reference),
+        max_difference=float(difference.max()),
+        snr_db=10 * float(np.log10(np.square(reference).mean() / max(noise, 1e-20))),
+        agreement=float((reference.argmax(-1) == result.argmax(-1)).mean()),
+        worst_chunk=int(difference.argmax()),
+    )
+
+
+@torch.no_grad()
+def _side_by_side(encoder: Encoder, model: AcousticModel, features: Floats) -> Iterator[tuple[Floats, Floats]]:
+    torch_state, state = encoder.init_state(1), model.init_state()
+    chunk = encoder.config.encoder.chunk_features
+    for start in range(0, len(features), chunk):
+        x = features[start : start + chunk]
+        expected, torch_state = encoder.step(torch.from_numpy(x)[None], torch_state)
+        found, state = model.step(x, state)
+        yield expected[0].numpy(), found
+
+
+def recording_features(path: Path, encoder: Encoder) -> Floats:
+    """Log-mel of a recording, padded with silence to whole chunks.
+
+    returns: (T, num_mels)
+    """
+    config = encoder.config
+    with FileSource(path) as source:
+        resampler = Resampler(source.sample_rate_hz, config.features.sample_rate_hz)
+        pieces = [resampler.process(block.samples) for block in source.blocks()]
+        pieces.append(resampler.flush())
+    waveform = np.concatenate(pieces)
+    step = config.chunk_samples
+    padded = -(-len(waveform) // step) * step + config.features.win_length - config.features.hop_length
+    return LogMel(config.features).accept_waveform(np.pad(waveform, (0, padded - len(waveform))))

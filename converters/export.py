@@ -1,0 +1,90 @@
+"""A checkpoint to a bundle: export, quantise, compare with torch, write."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeasr.bundle import Bundle, write_bundle
+from edgeasr.converters.check import Parity, parity, recording_features
+from edgeasr.converters.quantize import quantize_int8
+from edgeasr.converters.signature import graph_signature, graphs
+from edgeasr.converters.to_onnx import to_onnx
+from edgeasr.encoder import Encoder
+from edgeasr.errors import ConfigError
+from edgeasr.model import AcousticModel
+from edgeasr.train.checkpoint import Checkpoint
+
+ARTEFACTS = ("onnx-int8", "onnx-fp32")
+WEIGHTS_LICENCE = "CC-BY-4.0"
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What `export` made."""
+
+    bundle: Bundle
+    parities: Sequence[Parity]
+
+
+def export(checkpoint: Checkpoint, output: Path, artefacts: Sequence[str], recording: Path, report: Report) -> Export:
+    """Write a bundle with these artefacts; the first is the default one.
+
+    recording: speech on which every artefact is compared with torch, chunk by chunk
+    raises: ConfigError for an unknown artefact, BundleError where an artefact does not match torch (then nothing
+        is written)
+    """
+    unknown = sorted(set(artefacts) - set(ARTEFACTS))
+    if unknown or not artefacts:
+        raise ConfigError(f"got artefacts {list(artefacts)}, wanted some of {', '.join(ARTEFACTS)}")
+    encoder = checkpoint.encoder()
+    files, parts = _serialise(encoder, artefacts, report)
+    manifest = _manifest(checkpoint, encoder, output, parts)
+    report(f"comparing with torch on {recording.name}")
+    with tempfile.TemporaryDirectory() as folder:
+        # Compared as it will be loaded, before anything is put at `output`.
+        draft = write_bundle(Path(folder, output.name), manifest, files)
+        features = recording_features(recording, encoder)
+        parities = [parity(encoder, AcousticModel(draft, backend=kind), features) for kind in artefacts]
+    for result in parities:
+        result.enforce()
+    return Export(write_bundle(output, manifest, files), parities)
+
+
+def _serialise(
+    encoder: Encoder, artefacts: Sequence[str], report: Report
+) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
+    """File contents by name, and the files of each artefact by part."""
+    files: dict[str, bytes] = {}
+    parts: dict[str, dict[str, str]] = {kind: {} for kind in artefacts}
+    for graph in graphs(encoder):
+        report(f"exporting {graph.name}")
+        exact = to_onnx(graph)
+        for kind in artefacts:
+            name = f"{graph.name}.{kind.removeprefix('onnx-')}.onnx"
+            files[name] = quantize_int8(exact) if kind == "onnx-int8" else exact
+            parts[kind][graph.name] = name
+    return files, parts
+
+
+def _manifest(
+    checkpoint: Checkpoint, encoder: Encoder, output: Path, parts: dict[str, dict[str, str]]
+) -> dict[str, Any]:
+    training = dict(checkpoint.training)
+    wer = training.pop("wer", {})
+    return {
+        "name": output.name.removesuffix(".edgeasr"),
+        "config": checkpoint.config.to_dict(),
+        "tokens": list(checkpoint.tokens),
+        "artefacts": parts,
+        "default_artefact": next(iter(parts)),
+        "signature": {graph.name: graph_signature(graph) for graph in graphs(encoder)},
+        "training": {"data": training.pop("sources", []), **training},
+        "wer": wer,
+        "licence": WEIGHTS_LICENCE,
+    }

@@ -1,0 +1,162 @@
+"""Names, shapes and types of what goes into and out of the exported graphs.
+
+Two graphs make up a model. `step` runs once a chunk; `memory` runs only when a segment is complete (once in
+some seconds) and turns its summary into the entries that the host then admits to the banks. Keeping them apart
+keeps the memory's weights out of the bandwidth of every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from edgeasr.encoder import Encoder, EncoderState
+from edgeasr.hierarchy import BankState, PoolState
+from edgeasr.streaming import replace_tensors, state_tensors
+
+Named = list[tuple[str, Tensor]]
+TensorSpec = dict[str, str | list[int]]
+
+
+class StepGraph(nn.Module):
+    """One chunk of features to log-probabilities, the summary (if one is complete) and the next state."""
+
+    name = "step"
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.template = encoder.init_state(1)
+
+    def example_inputs(self) -> Named:
+        """Inputs in order, with their names."""
+        config = self.encoder.config
+        features = torch.zeros(1, config.encoder.chunk_features, config.features.num_mels)
+        state = [(name, t) for name, t in state_tensors(self.template, "state") if _read_by_step(name)]
+        return _distinct([("features", features), *state])
+
+    def output_names(self) -> list[str]:
+        """Names of what forward returns, in order."""
+        summary = ["summary.vector", "summary.number"] if self.encoder.levels else []
+        return ["log_probs", *summary, *(f"next_state.{name}" for name in self._written())]
+
+    def forward(self, features: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """features: (1, chunk_features, M); tensors: the state as `example_inputs` names it"""
+        state = self._state(iter(tensors))
+        encoder = self.encoder
+        chunk_frames = encoder.config.encoder.chunk_frames
+        x, frontend, lower = encoder.run_lower(features, state, chunk_frames)
+        summary: tuple[Tensor, ...] = ()
+        pool = state.pool
+        if encoder.levels:
+            pooled, number, first_pool = encoder.run_summaries(x, state.pool[0])
+            summary = (pooled, number)
+            pool = (first_pool, *state.pool[1:])
+        y, upper = encoder.run_upper(x, state, chunk_frames, ())
+        new = EncoderState(frontend, lower + upper, pool, state.bank, state.seen + x.shape[1])
+        written = set(self._written())
+        next_state = (tensor for name, tensor in state_tensors(new) if name in written)
+        return (encoder.emit(y), *summary, *next_state)
+
+    def _state(self, tensors: Iterator[Tensor]) -> EncoderState:
+        full = [next(tensors) if _read_by_step(f"state.{n}") else t for n, t in state_tensors(self.template)]
+        return replace_tensors(self.template, iter(full))
+
+    def _written(self) -> list[str]:
+        names = [name for name, _ in state_tensors(self.template)]
+        return [n for n in names if n.startswith(("frontend.", "level1.", "pool.0.", "seen"))]
+
+
+class MemoryGraph(nn.Module):
+    """The summary of a complete segment to entries of the banks of every level; number -1 where none is due."""
+
+    name = "memory"
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        template = encoder.init_state(1)
+        self.pools: tuple[PoolState, ...] = template.pool[1:]
+        self.banks: tuple[BankState, ...] = template.bank
+
+    def example_inputs(self) -> Named:
+        """Inputs in order, with their names."""
+        width = self.encoder.config.encoder.d_model
+        summary = [
+            ("summary.vector", torch.zeros(1, 1, width)),
+            ("summary.number", torch.zeros(1, 1, dtype=torch.int64)),
+        ]
+        return _distinct([*summary, *self._pool_tensors("state"), *_bank_tensors(self.banks)])
+
+    def output_names(self) -> list[str]:
+        """Names of what forward returns, in order."""
+        pools = [name for name, _ in self._pool_tensors("next_state")]
+        return [
+            *pools,
+            *(name for i in range(len(self.banks)) for name, _ in state_tensors(self.banks[i], f"entry.{i}")),
+        ]
+
+    def forward(self, vector: Tensor, number: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """vector: (1, 1, C); number: (1, 1); tensors: pools and banks as `example_inputs` names them"""
+        given = iter(tensors)
+        pools = replace_tensors(self.pools, given)
+        banks = tuple(
+            bank._replace(number=next(given), merged=next(given), key=next(given), value=next(given))
+            for bank in self.banks
+        )
+        next_pools, entries = self.encoder.run_memory(vector, number, pools, banks)
+        flat = [*state_tensors(next_pools), *state_tensors(entries)]
+        return tuple(tensor for _, tensor in flat)
+
+    def _pool_tensors(self, prefix: str) -> Named:
+        """The pools above the second level, numbered as in the whole state."""
+        return [pair for i, pool in enumerate(self.pools, 1) for pair in state_tensors(pool, f"{prefix}.pool.{i}")]
+
+
+Graph = StepGraph | MemoryGraph
+
+
+def graphs(encoder: Encoder) -> Sequence[Graph]:
+    """The graphs of an encoder, in the order in which they run."""
+    return [StepGraph(encoder), MemoryGraph(encoder)] if encoder.levels else [StepGraph(encoder)]
+
+
+def specs(tensors: Named) -> dict[str, TensorSpec]:
+    """Shapes and types of named tensors, as they stand in a bundle's manifest."""
+    return {
+        name: {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+        for name, tensor in tensors
+    }
+
+
+@torch.no_grad()
+def graph_signature(graph: Graph) -> dict[str, dict[str, TensorSpec]]:
+    """The whole signature of a graph."""
+    inputs = graph.example_inputs()
+    outputs = graph(*(tensor for _, tensor in inputs))
+    return {
+        "inputs": specs(inputs),
+        "outputs": specs(list(zip(graph.output_names(), outputs, strict=True))),
+    }
+
+
+def _read_by_step(name: str) -> bool:
+    """Vectors and upper pools are the memory graph's business."""
+    if name.startswith("state.bank."):
+        return not name.endswith(".vector")
+    return not name.startswith("state.pool.") or name.startswith("state.pool.0.")
+
+
+def _distinct(tensors: Named) -> Named:
+    """Copies: an exporter takes inputs that share one tensor for one input."""
+    return [(name, tensor.clone()) for name, tensor in tensors]
+
+
+def _bank_tensors(banks: Sequence[BankState]) -> Named:
+    return [
+        (f"state.bank.{i}.{field}", getattr(bank, field))
+        for i, bank in enumerate(banks)
+        for field in ("number", "merged", "key", "value")
+    ]

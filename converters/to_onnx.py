@@ -1,0 +1,57 @@
+"""Graphs to ONNX, opset 18."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import torch
+
+from edgeasr.converters.signature import Graph
+
+OPSET = 18
+
+
+def to_onnx(graph: Graph) -> bytes:
+    """The graph as a serialised ONNX model whose inputs and outputs carry the names of the signature."""
+    inputs = graph.example_inputs()
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        path = Path(folder, "graph.onnx")
+        torch.onnx.export(
+            graph.eval(),
+            tuple(tensor for _, tensor in inputs),
+            str(path),
+            input_names=[name for name, _ in inputs],
+            output_names=graph.output_names(),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    del model.metadata_props[:]
+    for node in model.graph.node:  # the exporter's notes on source lines are half of a small file
+        del node.metadata_props[:]
+        node.doc_string = ""
+    serialised: bytes = model.SerializeToString()
+    return serialised
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter logs and warns about its own internals; its errors still come through."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

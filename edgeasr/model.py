@@ -1,0 +1,133 @@
+"""The acoustic model as it runs on a device: graphs of a bundle on a backend, and explicit state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeasr.backends import Array, Graph, load_graph
+from edgeasr.bundle import Bundle
+from edgeasr.bundle_manifest import TensorSpec
+from edgeasr.errors import BundleError
+from edgeasr.memory import MemoryPolicy, admit, store_everything
+from edgeasr.tokenizer import Tokenizer
+
+Floats = NDArray[np.float32]
+State = Mapping[str, Array]
+
+# Which backend runs an artefact, by the first part of its kind ("onnx-int8").
+BACKEND_OF = {"onnx": "onnxruntime"}
+FRESH_VALUES = {"number": -1, "peak": -1e9}
+
+
+class AcousticModel:
+    """Features in, token log-probabilities out, one chunk at a time. Streams share a model; each has its state.
+
+    bundle:  a checked bundle
+    backend: None takes what the bundle's default artefact asks for
+    threads: of the backend's matrix products; one is best for chunks of this size
+    errors:  BundleError for a bundle without an artefact for the backend
+    """
+
+    def __init__(self, bundle: Bundle, *, backend: str | None = None, threads: int = 1) -> None:
+        kind = _artefact_kind(bundle, backend)
+        self.backend = BACKEND_OF[kind.split("-")[0]]
+        self.artefact, self.threads, self.name = kind, threads, bundle.name
+        self.config = bundle.config
+        self.tokenizer = Tokenizer(bundle.tokens)
+        files = bundle.artefact(kind)
+        parts = {part: load_graph(self.backend, file, threads) for part, file in files.items()}
+        checked = {part: _checked(graph, part, bundle) for part, graph in parts.items()}
+        self._step, self._memory = checked["step"], checked.get("memory")
+        self._initial = _initial_state(bundle)
+
+    def init_state(self) -> State:
+        """The state before the first chunk; the size of a state never changes."""
+        return self._initial
+
+    def step(self, features: Floats, state: State, policy: MemoryPolicy = store_everything) -> tuple[Floats, State]:
+        """One chunk.
+
+        features: (chunk_features, num_mels) float32 log-mel
+        policy:   decides what becomes of a summary when one is complete
+        returns:  (chunk_frames, V) float32 log-probabilities, and the next state; `state` stays as it was
+        """
+        outputs = self._step.run({"features": features[None], **state})
+        next_state = {**state, **_next_values(outputs)}
+        if self._memory is not None and outputs["summary.number"][0, 0] >= 0:
+            next_state = self._remember(outputs, state, next_state, policy)
+        return outputs["log_probs"][0].astype(np.float32, copy=False), MappingProxyType(next_state)
+
+    def _remember(
+        self, outputs: Mapping[str, Array], state: State, next_state: dict[str, Array], policy: MemoryPolicy
+    ) -> dict[str, Array]:
+        assert self._memory is not None
+        entries = self._memory.run({**state, **outputs})
+        next_state |= _next_values(entries)
+        for i, span in enumerate(self.config.encoder.level_spans):
+            entry = _under(f"entry.{i}.", entries)
+            bank = _under(f"state.bank.{i}.", state)
+            admitted = admit(bank, entry, i + 2, policy, span * self.config.frame_s)
+            next_state |= {f"state.bank.{i}.{name}": array for name, array in admitted.items()}
+        return next_state
+
+
+def _next_values(outputs: Mapping[str, Array]) -> dict[str, Array]:
+    """`next_state.x` becomes `state.x`."""
+    return {name.removeprefix("next_"): a for name, a in outputs.items() if name.startswith("next_state.")}
+
+
+def _under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _artefact_kind(bundle: Bundle, backend: str | None) -> str:
+    """The artefact to run: the default one if it fits, else the first that does."""
+    kinds = [bundle.default_artefact, *sorted(bundle.artefacts)]
+    fitting = [k for k in kinds if (b := BACKEND_OF.get(k.split("-")[0])) and backend in (None, k, b)]
+    if not fitting:
+        raise BundleError(
+            f"bundle {bundle.path} has artefacts {', '.join(sorted(bundle.artefacts))}, none for backend "
+            f"{backend!r}: export one or choose onnxruntime"
+        )
+    return fitting[0]
+
+
+def _checked(graph: Graph, part: str, bundle: Bundle) -> Graph:
+    """The graph, whose inputs must be those of the manifest's signature."""
+    wanted = {name: spec.shape for name, spec in bundle.signature[part].inputs.items()}
+    found = graph.input_shapes()
+    if found != wanted:
+        name = sorted(found.items() ^ wanted.items())[0][0]
+        raise BundleError(
+            f"bundle {bundle.path}: input {name!r} of {part} is {found.get(name)}, wanted {wanted.get(name)} as in "
+            "the manifest: export the model again"
+        )
+    return graph
+
+
+def _initial_state(bundle: Bundle) -> State:
+    """Empty caches, banks and pools, from the shapes in the bundle's signature."""
+    inputs = {
+        name: spec
+        for part in bundle.signature.values()
+        for name, spec in part.inputs.items()
+        if name.startswith("state.")
+    }
+    # The vectors of a bank are kept for admission; no graph reads them.
+    width = bundle.config.encoder.d_model
+    vectors = {
+        name.replace(".number", ".vector"): TensorSpec((*spec.shape, width), "float32")
+        for name, spec in inputs.items()
+        if name.startswith("state.bank.") and name.endswith(".number")
+    }
+    return MappingProxyType({name: _fresh(name, spec) for name, spec in (inputs | vectors).items()})
+
+
+def _fresh(name: str, spec: TensorSpec) -> Array:
+    array: Array = np.full(spec.shape, FRESH_VALUES.get(name.rsplit(".", 1)[-1], 0), np.dtype(spec.dtype))
+    array.flags.writeable = False
+    return array
