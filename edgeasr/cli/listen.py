@@ -1,0 +1,108 @@
+"""`edgeasr listen`: the words of a live source, as they are spoken."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
+
+import typer
+
+from edgeasr.cli.options import Json, Model, Srt, Threads, Vtt, chosen_format, transcript_writer
+from edgeasr.cli.signals import StopSignals
+from edgeasr.cli.terminal import StatusLine, write_out
+from edgeasr.errors import AudioFormatError, DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgeasr.audio import AudioSource
+    from edgeasr.transcript import Event, TranscriptWriter
+
+_STDIN_FILENO = 0
+_POLL_S = 0.2
+
+
+def listen(
+    source: Annotated[
+        str,
+        typer.Option(metavar="mic|FILE|-", help="- is standard input: raw 16-bit little-endian mono, 16 kHz."),
+    ] = "mic",
+    device: Annotated[
+        str | None, typer.Option(metavar="N|NAME", help="Microphone, by its number or a part of its name.")
+    ] = None,
+    real_time: Annotated[bool, typer.Option("--real-time", help="Hear a FILE no faster than it was spoken.")] = False,
+    json: Json = False,
+    srt: Srt = False,
+    vtt: Vtt = False,
+    model: Model = None,
+    threads: Threads = 1,
+) -> None:
+    """Print what is being said.
+
+    On a terminal the current segment is rewritten in place until it is final. Through a pipe come final
+    segments, a line each, and with --json partial ones too. Ctrl-C ends it, after the last words.
+    """
+    wanted = chosen_format(json=json, srt=srt, vtt=vtt)
+    _check_use(source, device, real_time=real_time)
+    from edgeasr.recognizer import Recognizer
+
+    status = StatusLine(sys.stdout, enabled=wanted == "text")
+    with StopSignals(lambda: None) as stop, _open_source(source, device, stop, real_time=real_time) as audio:
+        recognizer = Recognizer(model, threads=threads)
+        if status.enabled:
+            print(f"Listening to {audio.name}, Ctrl-C to end", file=sys.stderr)
+        events = recognizer.stream(audio, lambda _: audio.close() if stop.requested else None)
+        try:
+            _print_events(events, transcript_writer(wanted), status)
+        except (AudioFormatError, DeviceError):
+            # A stream that is broken off may end in half a sample, or before the first.
+            if not stop.requested:
+                raise
+
+
+def _check_use(source: str, device: str | None, *, real_time: bool) -> None:
+    if device is not None and source != "mic":
+        raise typer.BadParameter("--device is for --source mic")
+    if real_time and source in ("mic", "-"):
+        raise typer.BadParameter("--real-time is for --source FILE")
+
+
+def _print_events(events: Iterator[Event], writer: TranscriptWriter, status: StatusLine) -> None:
+    write_out(writer.header)
+    with status:
+        for event in events:
+            if written := writer.write(event):
+                status.clear()
+                write_out(written)
+            else:
+                status.show(event.text)
+    write_out(writer.footer)
+
+
+def _open_source(source: str, device: str | None, stop: StopSignals, *, real_time: bool) -> AudioSource:
+    if source == "mic":
+        from edgeasr.microphone import Microphone
+
+        return Microphone(device)
+    from edgeasr.audio import FileSource, RawSource
+
+    if source == "-":
+        return RawSource(cast(BinaryIO, _StandardInput(stop)))
+    return FileSource(source, real_time=real_time)
+
+
+class _StandardInput:
+    """Standard input, which ends on a request to stop even while no data come."""
+
+    name = "standard input"
+
+    def __init__(self, stop: StopSignals) -> None:
+        self._stop = stop
+
+    def read(self, num_bytes: int) -> bytes:
+        while not self._stop.requested:
+            if select.select([_STDIN_FILENO], [], [], _POLL_S)[0]:
+                return os.read(_STDIN_FILENO, num_bytes)
+        return b""

@@ -1,0 +1,40 @@
+"""Options that commands share, and the format of a transcript that they choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from edgeasr.transcript import TranscriptWriter
+
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="BUNDLE", help="Folder or .edgeasr file of another model than the bundled one."),
+]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of the model; one is best for most boards.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a line, with the times of all words.")]
+Srt = Annotated[bool, typer.Option("--srt", help="Print SubRip subtitles.")]
+Vtt = Annotated[bool, typer.Option("--vtt", help="Print WebVTT subtitles.")]
+
+Format = Literal["text", "json", "srt", "vtt"]
+
+
+def chosen_format(*, json: bool, srt: bool, vtt: bool) -> Format:
+    """Text where no other is asked for. Errors: a usage error for more than one."""
+    if json + srt + vtt > 1:
+        raise typer.BadParameter("choose one of --json, --srt and --vtt")
+    return "json" if json else "srt" if srt else "vtt" if vtt else "text"
+
+
+def transcript_writer(format: Format, extra: Mapping[str, str] | None = None) -> TranscriptWriter:
+    """A new writer. extra: what JSON objects carry beside the event"""
+    from edgeasr.transcript import JsonLinesWriter, SrtWriter, TextWriter, VttWriter
+
+    if format == "json":
+        return JsonLinesWriter(extra)
+    if format == "srt":
+        return SrtWriter()
+    return VttWriter() if format == "vtt" else TextWriter()

@@ -1,0 +1,68 @@
+"""Results on standard output, diagnostics on standard error, and a line that is rewritten in place."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Self, TextIO
+
+_ERASE_LINE = "\r\x1b[K"
+_CUT_MARK = "..."
+_USUAL_WIDTH = 80
+
+
+def write_out(text: str) -> None:
+    """Results, seen at once also through a pipe."""
+    if text:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def print_error(message: object) -> None:
+    """One line on standard error."""
+    print("edgeasr: error:", " ".join(str(message).splitlines()), file=sys.stderr)
+
+
+class StatusLine:
+    """The last line of a terminal, rewritten in place; elsewhere, nothing. A context manager, to clear it.
+
+    enabled: False for no status on a terminal either
+    """
+
+    def __init__(self, stream: TextIO, *, enabled: bool = True) -> None:
+        self.enabled = enabled and stream.isatty()
+        self._stream = stream
+        self._shown = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.clear()
+
+    def show(self, text: str) -> None:
+        """Of a text wider than the terminal, its end."""
+        if not self.enabled:
+            return
+        width = self._width()
+        if len(text) > width:
+            text = (_CUT_MARK + text[len(text) - max(0, width - len(_CUT_MARK)) :])[-width:]
+        if text != self._shown:
+            self._stream.write(_ERASE_LINE + text)
+            self._stream.flush()
+            self._shown = text
+
+    def clear(self) -> None:
+        """Make room for a line of output."""
+        if self._shown:
+            self._stream.write(_ERASE_LINE)
+            self._stream.flush()
+            self._shown = ""
+
+    def _width(self) -> int:
+        """Columns but the last, since a full line would wrap."""
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+        except OSError:
+            columns = 0
+        return max(1, (columns or _USUAL_WIDTH) - 1)

@@ -1,0 +1,70 @@
+import subprocess
+import sys
+from pathlib import Path
+from runpy import run_path
+
+import pytest
+
+import edgeasr as package
+
+edgeasr = run_path(str(Path(__file__).with_name("scripted_model.py")))["edgeasr"]
+REPOSITORY = Path(__file__).parents[1]
+
+
+def test_version():
+    assert edgeasr("--version") == (0, f"edgeasr {package.__version__}\n", "")
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_names_the_commands(flag):
+    code, out, err = edgeasr(flag)
+    assert (code, err) == (0, "")
+    listed = out.split("Commands:\n")[1].split()
+    assert {"listen", "transcribe", "evaluate"} <= set(listed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sing",), "No such command 'sing'"),
+        (("listen", "--loudly"), "No such option: --loudly"),
+        (("transcribe",), "Missing argument 'FILE...'"),
+        (("evaluate",), "Missing argument 'MANIFEST'"),
+        (("listen", "--threads", "0"), "--threads"),
+        (("evaluate", "some.jsonl", "--limit", "0"), "--limit"),
+    ],
+)
+def test_wrong_use_is_explained(arguments, message):
+    code, out, err = edgeasr(*arguments)
+    assert (code, out) == (2, "")
+    assert "Usage: edgeasr" in err
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "heavy"),
+    [
+        (("--version",), ("numpy", "soundfile", "soxr", "onnxruntime")),
+        (("--help",), ("numpy", "soundfile", "soxr", "onnxruntime")),
+        (("transcribe", "missing.wav", "--model", "missing"), ("onnxruntime", "sounddevice")),
+        (("listen", "--source", "missing.wav"), ("onnxruntime", "sounddevice")),
+    ],
+)
+def test_a_command_imports_what_it_needs(arguments, heavy):
+    never = ("torch", "librosa", "rich")
+    program = (
+        f"import sys, atexit; atexit.register(lambda: print([n for n in {(*heavy, *never)} if n in sys.modules]))\n"
+        "from edgeasr.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_an_error_of_the_system_is_one_line(tmp_path):
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    code, out, err = edgeasr("transcribe", "talk.wav", "--output-dir", in_the_way)
+    assert (code, out) == (2, "")
+    assert err == f"edgeasr: error: [Errno 17] File exists: '{in_the_way}'\n"
