@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test lint format clean
+.PHONY: help demo setup test soak lint format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -33,6 +33,9 @@ setup: $(VENV)/tests-are-set-up ## set up what development and the tests need
 
 test: lint ## check style and types, then run all tests
 	$(BIN)/pytest
+
+soak: $(VENV)/tests-are-set-up ## an hour of speech in one go: memory and speed
+	$(BIN)/python tests/soak.py
 
 lint: $(VENV)/tests-are-set-up ## check style and types
 	$(BIN)/ruff check
