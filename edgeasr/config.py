@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from edgeasr.errors import ConfigError
 
@@ -15,20 +15,22 @@ class FrozenConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build the config from JSON or TOML values; raises ConfigError on unknown keys or impossible values."""
-        fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(set(values) - set(fields))
+        kinds = get_type_hints(cls)
+        unknown = sorted(set(values) - set(kinds))
         if unknown:
             raise ConfigError(
-                f"unknown key {unknown[0]!r} in {cls.__name__}: known keys are {', '.join(sorted(fields))}"
+                f"unknown key {unknown[0]!r} in {cls.__name__}: known keys are {', '.join(sorted(kinds))}"
             )
-        try:
-            return cls(**{key: _frozen(value) for key, value in values.items()})
-        except TypeError as error:
-            raise ConfigError(f"{cls.__name__} cannot be built from {dict(values)!r}: {error}") from error
+        frozen = {key: _frozen(value) for key, value in values.items()}
+        for key, value in frozen.items():
+            wanted = cls.__annotations__[key]
+            require(_fits(value, kinds[key]), f"{key} in {cls.__name__} is {value!r}: wanted {wanted}")
+        return cls(**frozen)
 
     def to_dict(self) -> dict[str, Any]:
         """The config as JSON-ready values."""
-        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}  # type: ignore[call-overload]
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))  # type: ignore[call-overload]
+        return plain
 
 
 def _frozen(value: Any) -> Any:
@@ -36,7 +38,21 @@ def _frozen(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type of its field; a whole number is a float too, but a truth value is no number."""
+    if get_origin(kind) is tuple:
+        items = get_args(kind)
+        if isinstance(value, tuple) and items[-1] is Ellipsis:
+            items = items[:1] * len(value)
+        return isinstance(value, tuple) and len(value) == len(items) and all(map(_fits, value, items))
+    if kind in (int, float):
+        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, get_origin(kind) or kind)
 
 
 def require(condition: bool, message: str) -> None:
@@ -70,7 +86,7 @@ class FeatureConfig(FrozenConfig):
             0 <= self.low_hz < self.high_hz <= self.sample_rate_hz / 2,
             f"wanted 0 <= low_hz < high_hz <= half the sample rate, got {self.low_hz} and {self.high_hz}",
         )
-        require(self.floor > 0, f"floor is {self.floor}: it must be positive")
+        require(0 < self.floor < 1, f"floor is {self.floor}: it must be in (0, 1)")
 
     @property
     def hop_s(self) -> float:
@@ -102,13 +118,13 @@ class EncoderConfig(FrozenConfig):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "num_heads", "lower_blocks", "upper_blocks", "ff_dim", "conv_kernel"):
+        sizes = ("d_model", "num_heads", "lower_blocks", "upper_blocks", "ff_dim", "conv_kernel", "conv_channels")
+        for name in (*sizes, "left_context"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
         require(
             self.d_model % (2 * self.num_heads) == 0,
             f"d_model {self.d_model} must be a multiple of twice num_heads ({self.num_heads})",
         )
-        require(self.left_context > 0, f"left_context is {self.left_context}: it must be positive")
         require(
             len(self.summary_strides) == len(self.memory_capacities),
             f"summary_strides has {len(self.summary_strides)} levels, "

@@ -169,15 +169,13 @@ class Encoder(nn.Module):
     def _run(self, x: Tensor, state: EncoderState, chunk_frames: int) -> tuple[Emissions, EncoderState]:
         x, frontend, level1 = self.run_lower(x, state, chunk_frames)
         pool, banks = state.pool, state.bank
-        new: tuple[BankState, ...] = ()
+        entries: tuple[BankState, ...] = ()
         if self.levels:
             pooled, number, first_pool = self.run_summaries(x, state.pool[0])
             upper_pools, entries = self.run_memory(pooled, number, state.pool[1:], state.bank)
             pool = (first_pool, *upper_pools)
             banks = tuple(admit(bank, entry) for bank, entry in zip(state.bank, entries, strict=True))
-            # A summary is admitted after its chunk: within one chunk nobody can read it yet.
-            new = entries if x.shape[1] > chunk_frames else ()
-        y, upper = self.run_upper(x, state, chunk_frames, new)
+        y, upper = self.run_upper(x, state, chunk_frames, entries)
         emissions = Emissions(self.emit(y), self.lower_emission(self.lower_norm(x)).float().log_softmax(-1))
         return emissions, EncoderState(frontend, level1 + upper, pool, banks, state.seen + x.shape[1])
 
