@@ -5,21 +5,24 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from edgeasr.bundle import Bundle, write_bundle
+from edgeasr.bundle import ARCHIVE_SUFFIX, Bundle, write_bundle
+from edgeasr.bundle_manifest import plain_name
 from edgeasr.converters.check import Parity, parity, recording_features
 from edgeasr.converters.quantize import quantize_int8
 from edgeasr.converters.signature import graph_signature, graphs
 from edgeasr.converters.to_onnx import to_onnx
 from edgeasr.encoder import Encoder
-from edgeasr.errors import ConfigError
+from edgeasr.errors import BundleError, ConfigError
 from edgeasr.model import AcousticModel
 from edgeasr.train.checkpoint import Checkpoint
 
 ARTEFACTS = ("onnx-int8", "onnx-fp32")
 WEIGHTS_LICENCE = "CC-BY-4.0"
+DEMO_RECORDING = Path(str(resources.files("edgeasr"))) / "models" / "demo.flac"
 
 Report = Callable[[str], None]
 
@@ -31,29 +34,52 @@ class Export:
     bundle: Bundle
     parities: Sequence[Parity]
 
+    def size_bytes(self, artefact: str) -> int:
+        """Of the files of one artefact."""
+        return sum(self.bundle.files[name].size_bytes for name in self.bundle.artefacts[artefact].values())
 
-def export(checkpoint: Checkpoint, output: Path, artefacts: Sequence[str], recording: Path, report: Report) -> Export:
+
+def export(
+    checkpoint: Checkpoint,
+    output: Path,
+    artefacts: Sequence[str] = ARTEFACTS,
+    recording: Path = DEMO_RECORDING,
+    report: Report = lambda _: None,
+) -> Export:
     """Write a bundle with these artefacts; the first is the default one.
 
     recording: speech on which every artefact is compared with torch, chunk by chunk
-    raises: ConfigError for an unknown artefact, BundleError where an artefact does not match torch (then nothing
-        is written)
+    report:    hears what is being done
+    raises: ConfigError for an unknown artefact, BundleError where an artefact does not match torch or the output is
+        no place for a bundle (then nothing is written)
     """
     unknown = sorted(set(artefacts) - set(ARTEFACTS))
     if unknown or not artefacts:
         raise ConfigError(f"got artefacts {list(artefacts)}, wanted some of {', '.join(ARTEFACTS)}")
+    artefacts = list(dict.fromkeys(artefacts))
+    output = output.resolve()
+    name = _bundle_name(output)
     encoder = checkpoint.encoder()
+    features = recording_features(recording, encoder)
     files, parts = _serialise(encoder, artefacts, report)
-    manifest = _manifest(checkpoint, encoder, output, parts)
-    report(f"comparing with torch on {recording.name}")
+    manifest = {"name": name, **_manifest(checkpoint, encoder, parts)}
     with tempfile.TemporaryDirectory() as folder:
         # Compared as it will be loaded, before anything is put at `output`.
         draft = write_bundle(Path(folder, output.name), manifest, files)
-        features = recording_features(recording, encoder)
-        parities = [parity(encoder, AcousticModel(draft, backend=kind), features) for kind in artefacts]
+        parities = []
+        for kind in artefacts:
+            report(f"comparing {kind} with torch on {recording.name}")
+            parities.append(parity(encoder, AcousticModel(draft, backend=kind), features))
     for result in parities:
         result.enforce()
     return Export(write_bundle(output, manifest, files), parities)
+
+
+def _bundle_name(output: Path) -> str:
+    """The name of the bundle, from that of its folder or file."""
+    if output.exists() and not (output.is_dir() or output.suffix == ARCHIVE_SUFFIX):
+        raise BundleError(f"got {output}, a file, wanted a folder or a name in {ARCHIVE_SUFFIX}: choose another path")
+    return plain_name("the bundle's name", output.name.removesuffix(ARCHIVE_SUFFIX))
 
 
 def _serialise(
@@ -63,7 +89,7 @@ def _serialise(
     files: dict[str, bytes] = {}
     parts: dict[str, dict[str, str]] = {kind: {} for kind in artefacts}
     for graph in graphs(encoder):
-        report(f"exporting {graph.name}")
+        report(f"exporting the {graph.name} graph")
         exact = to_onnx(graph)
         for kind in artefacts:
             name = f"{graph.name}.{kind.removeprefix('onnx-')}.onnx"
@@ -72,13 +98,10 @@ def _serialise(
     return files, parts
 
 
-def _manifest(
-    checkpoint: Checkpoint, encoder: Encoder, output: Path, parts: dict[str, dict[str, str]]
-) -> dict[str, Any]:
+def _manifest(checkpoint: Checkpoint, encoder: Encoder, parts: dict[str, dict[str, str]]) -> dict[str, Any]:
     training = dict(checkpoint.training)
     wer = training.pop("wer", {})
     return {
-        "name": output.name.removesuffix(".edgeasr"),
         "config": checkpoint.config.to_dict(),
         "tokens": list(checkpoint.tokens),
         "artefacts": parts,

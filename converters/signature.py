@@ -17,7 +17,7 @@ from edgeasr.hierarchy import BankState, PoolState
 from edgeasr.streaming import replace_tensors, state_tensors
 
 Named = list[tuple[str, Tensor]]
-TensorSpec = dict[str, str | list[int]]
+TensorSpec = dict[str, str | float | list[int]]
 
 
 class StepGraph(nn.Module):
@@ -124,11 +124,13 @@ def graphs(encoder: Encoder) -> Sequence[Graph]:
 
 
 def specs(tensors: Named) -> dict[str, TensorSpec]:
-    """Shapes and types of named tensors, as they stand in a bundle's manifest."""
-    return {
-        name: {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
-        for name, tensor in tensors
-    }
+    """Shapes and types of named tensors as they stand in a bundle's manifest, and what a state is full of at first."""
+    table: dict[str, TensorSpec] = {}
+    for name, tensor in tensors:
+        table[name] = {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+        if name.startswith("state."):
+            table[name]["initial"] = float(tensor.flatten()[0]) if tensor.numel() else 0.0
+    return table
 
 
 @torch.no_grad()

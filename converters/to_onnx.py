@@ -35,8 +35,12 @@ def to_onnx(graph: Graph) -> bytes:
         )
         model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
+    # The exporter's notes on source lines and its own program are half of a small file.
     del model.metadata_props[:]
-    for node in model.graph.node:  # the exporter's notes on source lines are half of a small file
+    del model.graph.metadata_props[:]
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        del value.metadata_props[:]
+    for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
     serialised: bytes = model.SerializeToString()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Collection, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgeasr.config import ModelConfig
@@ -23,10 +24,11 @@ _EXPORT_AGAIN = "export the model again with this version of edgeasr"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Shape and numpy dtype name of one input or output of an artefact."""
+    """Shape and numpy dtype name of one input or output of an artefact; what a state is full of at first."""
 
     shape: tuple[int, ...]
     dtype: str
+    initial: float = field(default=0.0, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -145,10 +147,12 @@ def _signature(value: object) -> dict[str, PartSignature]:
 def _tensors(what: str, value: object) -> dict[str, TensorSpec]:
     specs = {}
     for name, entry in _object(what, value).items():
-        given = _object(f"{what}.{name}", entry, {"shape", "dtype"})
+        starts = {"initial"} if name.startswith("state.") else set()
+        given = _object(f"{what}.{name}", entry, {"shape", "dtype"} | starts)
         dtype = _one_of(f"{what}.{name}.dtype", given["dtype"], _DTYPES)
         sizes = _list(f"{what}.{name}.shape", given["shape"])
-        specs[name] = TensorSpec(tuple(_count(f"{what}.{name}.shape", size) for size in sizes), dtype)
+        shape = tuple(_count(f"{what}.{name}.shape", size) for size in sizes)
+        specs[name] = TensorSpec(shape, dtype, _number(f"{what}.{name}.initial", given.get("initial", 0.0)))
     return specs
 
 
@@ -191,6 +195,12 @@ def _object(what: str, value: object, keys: Set[str] | None = None) -> Mapping[s
     if keys is not None and (missing := sorted(keys - value.keys())):
         raise BundleError(f"{what} lacks the key {missing[0]!r}: {_EXPORT_AGAIN}")
     return value
+
+
+def _number(what: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BundleError(f"{what} is {_brief(value)}, wanted a number: {_EXPORT_AGAIN}")
+    return float(value)
 
 
 def _list(what: str, value: object) -> list[Any]:

@@ -13,6 +13,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeasr.errors import ConfigError
+
 Array = NDArray[np.generic]
 State = Mapping[str, Array]
 
@@ -49,13 +51,17 @@ def admit(bank: State, entry: State, level: int, policy: MemoryPolicy, span_s: f
     bank, entry: arrays number, merged, vector, key and value as in `edgeasr.hierarchy.BankState`, batch 1
     span_s: seconds that one summary of this level covers
     returns: new arrays; those given are not changed
+    errors:  ConfigError for a policy that gives something else than a Decision
     """
     number = int(entry["number"][0, 0])
     if number < 0:
         return dict(bank)
     vector = np.asarray(entry["vector"][0, 0], np.float32)
     context = SummaryContext(level, number, number * span_s, (number + 1) * span_s)
-    if policy(vector, context) is Decision.SKIP:
+    decision = policy(vector, context)
+    if not isinstance(decision, Decision):
+        raise ConfigError(f"the memory policy gave {decision!r}, wanted Decision.STORE or Decision.SKIP: mend it")
+    if decision is Decision.SKIP:
         return dict(bank)
     slot = number % bank["number"].shape[1]
     return {name: _replaced(bank[name], entry[name], slot, axis=_SLOT_AXIS[name]) for name in _SLOT_AXIS}

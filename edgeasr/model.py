@@ -20,7 +20,6 @@ State = Mapping[str, Array]
 
 # Which backend runs an artefact, by the first part of its kind ("onnx-int8").
 BACKEND_OF = {"onnx": "onnxruntime"}
-FRESH_VALUES = {"number": -1, "peak": -1e9}
 
 
 class AcousticModel:
@@ -29,7 +28,7 @@ class AcousticModel:
     bundle:  a checked bundle
     backend: None takes what the bundle's default artefact asks for
     threads: of the backend's matrix products; one is best for chunks of this size
-    errors:  BundleError for a bundle without an artefact for the backend
+    errors:  BundleError for a bundle without an artefact for the backend, or whose files are not what its manifest says
     """
 
     def __init__(self, bundle: Bundle, *, backend: str | None = None, threads: int = 1) -> None:
@@ -38,10 +37,11 @@ class AcousticModel:
         self.artefact, self.threads, self.name = kind, threads, bundle.name
         self.config = bundle.config
         self.tokenizer = Tokenizer(bundle.tokens)
-        files = bundle.artefact(kind)
-        parts = {part: load_graph(self.backend, file, threads) for part, file in files.items()}
-        checked = {part: _checked(graph, part, bundle) for part, graph in parts.items()}
-        self._step, self._memory = checked["step"], checked.get("memory")
+        _check_signature(bundle)
+        graphs = {part: load_graph(self.backend, file, threads) for part, file in bundle.artefact(kind).items()}
+        for part, graph in graphs.items():
+            _check_graph(graph, part, bundle)
+        self._step, self._memory = graphs["step"], graphs.get("memory")
         self._initial = _initial_state(bundle)
 
     def init_state(self) -> State:
@@ -90,23 +90,54 @@ def _artefact_kind(bundle: Bundle, backend: str | None) -> str:
     fitting = [k for k in kinds if (b := BACKEND_OF.get(k.split("-")[0])) and backend in (None, k, b)]
     if not fitting:
         raise BundleError(
-            f"bundle {bundle.path} has artefacts {', '.join(sorted(bundle.artefacts))}, none for backend "
-            f"{backend!r}: export one or choose onnxruntime"
+            f"bundle {bundle.path} has {', '.join(sorted(bundle.artefacts))}, none for backend {backend!r}: choose one "
+            f"of these or of {', '.join(sorted(set(BACKEND_OF.values())))}, or export what is missing"
         )
     return fitting[0]
 
 
-def _checked(graph: Graph, part: str, bundle: Bundle) -> Graph:
-    """The graph, whose inputs must be those of the manifest's signature."""
-    wanted = {name: spec.shape for name, spec in bundle.signature[part].inputs.items()}
-    found = graph.input_shapes()
-    if found != wanted:
-        name = sorted(found.items() ^ wanted.items())[0][0]
+def _check_signature(bundle: Bundle) -> None:
+    """The parts and tensors that the config of the bundle asks for."""
+    encoder, features = bundle.config.encoder, bundle.config.features
+    parts = {"step", "memory"} if encoder.summary_strides else {"step"}
+    if bundle.signature.keys() != parts:
         raise BundleError(
-            f"bundle {bundle.path}: input {name!r} of {part} is {found.get(name)}, wanted {wanted.get(name)} as in "
-            "the manifest: export the model again"
+            f"bundle {bundle.path} has the parts {', '.join(sorted(bundle.signature))}, its config wants "
+            f"{', '.join(sorted(parts))}: export the model again"
         )
-    return graph
+    step = bundle.signature["step"]
+    found = {"features": step.inputs.get("features"), **step.outputs}
+    wanted = {
+        "features": TensorSpec((1, encoder.chunk_features, features.num_mels), "float32"),
+        "log_probs": TensorSpec((1, encoder.chunk_frames, len(bundle.tokens)), "float32"),
+    }
+    if encoder.summary_strides:
+        wanted["summary.vector"] = TensorSpec((1, 1, encoder.d_model), "float32")
+        wanted["summary.number"] = TensorSpec((1, 1), "int64")
+    for name, spec in wanted.items():
+        _require_same(bundle, "step", name, found.get(name), spec, "its config")
+
+
+def _check_graph(graph: Graph, part: str, bundle: Bundle) -> None:
+    """What the file reads and gives must be what the manifest says."""
+    signature = bundle.signature[part]
+    for found, wanted in ((graph.inputs, signature.inputs), (graph.outputs, signature.outputs)):
+        for name in sorted(found.keys() | wanted.keys()):
+            _require_same(bundle, part, name, found.get(name), wanted.get(name), "its manifest")
+
+
+def _require_same(
+    bundle: Bundle, part: str, name: str, found: TensorSpec | None, wanted: TensorSpec | None, who: str
+) -> None:
+    if found != wanted:
+        raise BundleError(
+            f"bundle {bundle.path}: {name!r} of {part} is {_plain(found)}, {who} wants {_plain(wanted)}: "
+            "export the model again"
+        )
+
+
+def _plain(spec: TensorSpec | None) -> str:
+    return f"{spec.dtype} {list(spec.shape)}" if spec else "nothing"
 
 
 def _initial_state(bundle: Bundle) -> State:
@@ -124,10 +155,10 @@ def _initial_state(bundle: Bundle) -> State:
         for name, spec in inputs.items()
         if name.startswith("state.bank.") and name.endswith(".number")
     }
-    return MappingProxyType({name: _fresh(name, spec) for name, spec in (inputs | vectors).items()})
+    return MappingProxyType({name: _fresh(spec) for name, spec in (inputs | vectors).items()})
 
 
-def _fresh(name: str, spec: TensorSpec) -> Array:
-    array: Array = np.full(spec.shape, FRESH_VALUES.get(name.rsplit(".", 1)[-1], 0), np.dtype(spec.dtype))
+def _fresh(spec: TensorSpec) -> Array:
+    array: Array = np.full(spec.shape, spec.initial, np.dtype(spec.dtype))
     array.flags.writeable = False
     return array

@@ -26,7 +26,10 @@ GIVEN = {
     "default_artefact": "onnx-int8",
     "signature": {
         "step": {
-            "inputs": {"state.level1.0.key": STATE, "state.seen": {"shape": [1], "dtype": "int64"}},
+            "inputs": {
+                "state.level1.0.key": {**STATE, "initial": 0.0},
+                "state.seen": {"shape": [1], "dtype": "int64", "initial": -1},
+            },
             "outputs": {"next_state.level1.0.key": STATE, "emission": {"shape": [], "dtype": "float32"}},
         },
         "memory": {"inputs": {}, "outputs": {}},

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.errors import BundleError
 
 Array = NDArray[np.generic]
@@ -17,8 +18,13 @@ Array = NDArray[np.generic]
 class Graph(Protocol):
     """A loaded graph: named arrays in, named arrays out, nothing kept."""
 
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the inputs as the file has them."""
+    @property
+    def inputs(self) -> Mapping[str, TensorSpec]:
+        """What the graph reads, as the file has it."""
+
+    @property
+    def outputs(self) -> Mapping[str, TensorSpec]:
+        """What the graph gives, as the file has it."""
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Outputs by name; `inputs` may hold more than the graph reads."""

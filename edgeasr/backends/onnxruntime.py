@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.errors import BundleError
 
 Arrays = dict[str, NDArray[np.generic]]
+
+# ONNX Runtime names types as C++ does; where numpy has another name, that is given here.
+_DTYPES = {"float": "float32", "double": "float64"}
 
 
 class OnnxGraph:
@@ -28,15 +33,21 @@ class OnnxGraph:
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             name = "the model" if isinstance(model, bytes) else model
-            raise BundleError(f"ONNX Runtime cannot load {name}: {error}: export the bundle again") from error
-        self.input_names = [value.name for value in self._session.get_inputs()]
-        self.output_names = [value.name for value in self._session.get_outputs()]
-
-    def input_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the inputs as the file has them."""
-        return {value.name: tuple(value.shape) for value in self._session.get_inputs()}
+            raise BundleError(f"ONNX Runtime cannot load {name} ({error}): export the bundle again") from error
+        self.inputs = _specs(self._session.get_inputs())
+        self.outputs = _specs(self._session.get_outputs())
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
         """Outputs by name; `inputs` may hold more than the graph reads."""
-        feed = {name: inputs[name] for name in self.input_names}
-        return dict(zip(self.output_names, self._session.run(None, feed), strict=True))
+        feed = {name: inputs[name] for name in self.inputs}
+        return dict(zip(self.outputs, self._session.run(None, feed), strict=True))
+
+
+def _specs(values: Iterable[Any]) -> dict[str, TensorSpec]:
+    """Sizes that vary are names in the file; no bundle has such, so they match no signature."""
+    return {value.name: TensorSpec(tuple(value.shape), _dtype(value.type)) for value in values}
+
+
+def _dtype(name: str) -> str:
+    inner = name.removeprefix("tensor(").removesuffix(")")
+    return _DTYPES.get(inner, inner)
