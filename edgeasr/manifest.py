@@ -8,6 +8,8 @@ from pathlib import Path
 
 from edgeasr.errors import ManifestError
 
+_LONGEST_S = 1e6
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -25,7 +27,8 @@ def read_manifest(path: Path) -> list[Utterance]:
     raises: ManifestError for a missing file, a malformed line or an empty manifest; it names the line
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): JSON strings may hold line separators of Unicode.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"cannot read the manifest {path}: {error}: give a UTF-8 JSON-lines file") from error
     numbered = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -38,17 +41,16 @@ def _utterance(line: str, path: Path, number: int) -> Utterance:
     where = f"{path}, line {number}"
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"{where}: not a JSON object ({error.msg})") from error
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise ManifestError(f"{where}: not a JSON object ({reason}): write one object a line") from error
     if not isinstance(row, dict):
-        raise ManifestError(f"{where}: got {type(row).__name__}, wanted a JSON object")
-    missing = [key for key in ("audio_filepath", "duration", "text") if key not in row]
-    if missing:
-        raise ManifestError(f"{where}: the key {missing[0]!r} is missing")
-    duration = row["duration"]
-    if isinstance(duration, bool) or not isinstance(duration, int | float) or not duration > 0:
-        raise ManifestError(f"{where}: duration is {duration!r}, wanted seconds above 0")
-    if not isinstance(row["text"], str) or not isinstance(row["audio_filepath"], str):
-        raise ManifestError(f"{where}: audio_filepath and text must be strings")
-    audio = path.parent / row["audio_filepath"]
-    return Utterance(audio, float(duration), row["text"], str(row.get("speaker", "")))
+        raise ManifestError(f"{where}: got {type(row).__name__}, wanted a JSON object: write one object a line")
+    if missing := [key for key in ("audio_filepath", "duration", "text") if key not in row]:
+        raise ManifestError(f"{where}: the key {missing[0]!r} is missing: add it or leave the line out")
+    duration, text, audio = row["duration"], row["text"], row["audio_filepath"]
+    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration <= _LONGEST_S:
+        raise ManifestError(f"{where}: duration is {duration!r}, wanted seconds above 0: mend it")
+    if not isinstance(text, str) or not isinstance(audio, str) or not audio:
+        raise ManifestError(f"{where}: audio_filepath is {audio!r} and text {text!r}, wanted strings: mend the line")
+    return Utterance(path.parent / audio, float(duration), text, str(row.get("speaker") or ""))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[
         Path,
-        typer.Argument(metavar="RECIPE.toml", help="Data, model and schedule; its paths start from this folder."),
+        typer.Argument(metavar="RECIPE.toml", help="Data, model and schedule; paths start from the working directory."),
     ],
     processes: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Processes that train together, instead of the recipe's.")

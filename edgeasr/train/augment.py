@@ -18,7 +18,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import fftconvolve
 from torch import Tensor
 
-from edgeasr.errors import ConfigError
+from edgeasr.errors import AudioFormatError, ConfigError
 from edgeasr.train.recipe import AugmentConfig
 
 Floats = NDArray[np.float32]
@@ -31,19 +31,33 @@ CODECS: tuple[tuple[str, str], ...] = (
     ("WAV", "ULAW"),
     ("WAV", "GSM610"),
 )
+NOISE_SUFFIXES = frozenset({".wav", ".flac", ".opus", ".ogg", ".mp3"})
 
 
 def load_noise(folders: Sequence[Path], sample_rate_hz: int) -> list[Floats]:
-    """Every recording of the folders, resampled. raises: ConfigError for a folder without any"""
+    """Every recording of the folders, resampled.
+
+    raises: ConfigError for a folder without any; AudioFormatError for one that cannot be read or holds no sound
+    """
     recordings = []
     for folder in folders:
-        paths = sorted(p for p in folder.glob("*") if p.suffix in {".wav", ".flac", ".opus", ".ogg", ".mp3"})
+        paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in NOISE_SUFFIXES)
         if not paths:
-            raise ConfigError(f"no recordings in the noise folder {folder}: wanted wav, flac, ogg, opus or mp3")
-        for path in paths:
-            samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-            recordings.append(soxr.resample(samples.mean(axis=1), rate, sample_rate_hz))
+            wanted = ", ".join(sorted(NOISE_SUFFIXES))
+            raise ConfigError(f"got no recordings in the noise folder {folder}, wanted {wanted}: check data.noise")
+        recordings += [_noise_recording(path, sample_rate_hz) for path in paths]
     return recordings
+
+
+def _noise_recording(path: Path, sample_rate_hz: int) -> Floats:
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, soundfile.LibsndfileError) as error:
+        raise AudioFormatError(f"cannot read the noise {path}: {error}: mend the file or take it out") from error
+    recording: Floats = soxr.resample(samples.mean(axis=1), rate, sample_rate_hz)
+    if not len(recording) or not np.isfinite(recording).all():
+        raise AudioFormatError(f"the noise {path} is empty or has samples that are no numbers: take it out")
+    return recording
 
 
 class WaveformAugmenter:

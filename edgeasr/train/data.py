@@ -16,14 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeasr.config import ModelConfig
-from edgeasr.errors import AudioFormatError, ManifestError
+from edgeasr.errors import AudioFormatError, ConfigError, ManifestError
 from edgeasr.features import num_frames
 from edgeasr.manifest import Utterance
-from edgeasr.tokenizer import Tokenizer
+from edgeasr.tokenizer import Tokenizer, normalize_text
 from edgeasr.train.augment import WaveformAugmenter
 from edgeasr.train.features import log_mel
 
-Progress = Callable[[int, int], None]
+Decoded = Callable[[int, int], None]  # gets how many of how many are done
+
+# A duration may be rounded, or leave out what a codec pads.
+_DURATION_SLACK_S = 1.0
 
 
 class Batch(NamedTuple):
@@ -44,17 +47,23 @@ class WaveformCache:
         self.sample_rate_hz, self.utterances = sample_rate_hz, utterances
         self.samples_path, self.ends_path = folder / f"{name}.s16", folder / f"{name}.ends.npy"
 
-    def build(self, progress: Progress) -> None:
-        """Decode everything, unless a finished cache is there. raises: AudioFormatError naming a bad file"""
-        if self.ends_path.exists():
+    def build(self, decoded: Decoded) -> None:
+        """Decode everything, unless a finished cache is there.
+
+        raises: AudioFormatError naming a bad file; ManifestError for a duration that is not the file's
+        """
+        if self._is_finished():
             return
         self.samples_path.parent.mkdir(parents=True, exist_ok=True)
+        self.ends_path.unlink(missing_ok=True)
+        partial = self.samples_path.with_suffix(".partial")
         ends = []
-        with self.samples_path.open("wb") as file:
+        with partial.open("wb") as file:
             for i, utterance in enumerate(self.utterances):
-                file.write(self._decode(utterance.path).tobytes())
+                file.write(self._decode(utterance).tobytes())
                 ends.append(file.tell() // 2)
-                progress(i + 1, len(self.utterances))
+                decoded(i + 1, len(self.utterances))
+        partial.replace(self.samples_path)
         partial = self.ends_path.with_suffix(".partial.npy")
         np.save(partial, np.array(ends, np.int64))
         partial.replace(self.ends_path)
@@ -69,12 +78,28 @@ class WaveformCache:
         waveform: NDArray[np.float32] = self._samples[start : self._ends[index]].astype(np.float32)
         return waveform / np.float32(32768)
 
-    def _decode(self, path: Path) -> NDArray[np.int16]:
+    def _is_finished(self) -> bool:
+        """The file of ends is written last; the samples may have been cut short since."""
+        try:
+            ends = np.load(self.ends_path, allow_pickle=False)
+            return len(ends) == len(self.utterances) and self.samples_path.stat().st_size == 2 * int(ends[-1])
+        except (OSError, ValueError, EOFError):
+            return False
+
+    def _decode(self, utterance: Utterance) -> NDArray[np.int16]:
+        path = utterance.path
         try:
             samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
         except (OSError, soundfile.LibsndfileError) as error:
             raise AudioFormatError(f"cannot read {path}: {error}: mend the file or leave it out") from error
+        if not np.isfinite(samples).all():
+            raise AudioFormatError(f"{path} has samples that are no numbers: mend the file or leave it out")
         mono = soxr.resample(samples.mean(axis=1), rate, self.sample_rate_hz)
+        found_s, said_s = len(mono) / self.sample_rate_hz, utterance.duration_s
+        if not len(mono):
+            raise AudioFormatError(f"{path} has no samples: leave it out")
+        if abs(found_s - said_s) > max(_DURATION_SLACK_S, 0.1 * said_s):
+            raise ManifestError(f"{path} lasts {found_s:.2f} s, its manifest says {said_s:.2f} s: mend the duration")
         pcm: NDArray[np.int16] = (np.clip(mono, -1, 32767 / 32768) * 32768).astype(np.int16)
         return pcm
 
@@ -89,15 +114,18 @@ class BatchPlan:
     seed: int
 
     def epoch(self, epoch: int, short_first: bool) -> list[list[int]]:
-        """Batches of indices: similar lengths together, in random order (or by length), at most batch_s padded."""
+        """Batches of indices: similar lengths together, in random order (or by length).
+
+        Of the durations given, each batch has at most batch_s with its padding, or one utterance.
+        """
         rng = np.random.default_rng([self.seed, epoch])
         drawn = np.flatnonzero(rng.random(len(self.shares)) < np.asarray(self.shares))
         jittered = np.asarray(self.durations_s)[drawn] * rng.uniform(0.9, 1.1, len(drawn))
-        batches: list[list[int]] = [[]]
+        batches: list[list[int]] = []
         longest = 0.0
         for index in drawn[np.argsort(jittered)].tolist():
             longest = max(longest, self.durations_s[index])
-            if batches[-1] and longest * (len(batches[-1]) + 1) > self.batch_s:
+            if not batches or longest * (len(batches[-1]) + 1) > self.batch_s:
                 batches.append([])
                 longest = self.durations_s[index]
             batches[-1].append(index)
@@ -153,6 +181,13 @@ def batch_features(waveforms: Sequence[NDArray[np.float32]], model: ModelConfig)
 
 
 def _encode(utterance: Utterance, tokenizer: Tokenizer) -> list[int]:
-    if not utterance.text.strip():
+    """Token ids of the text in its plain form."""
+    if any(char.isdigit() for char in utterance.text):
+        raise ManifestError(f"{utterance.path}: the text {utterance.text[:40]!r} has digits: spell numbers out")
+    text = normalize_text(utterance.text)
+    if not text:
         raise ManifestError(f"{utterance.path}: the text is empty: leave the line out of the training manifest")
-    return tokenizer.encode(utterance.text)
+    try:
+        return tokenizer.encode(text)
+    except ConfigError as error:
+        raise ManifestError(f"{utterance.path}: {error}") from error

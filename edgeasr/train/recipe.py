@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from edgeasr.config import EncoderConfig, FeatureConfig, FrozenConfig, ModelConfig, preset, require
 from edgeasr.errors import ConfigError
+
+ConfigT = TypeVar("ConfigT")
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,24 @@ class DataConfig(FrozenConfig):
     noise: tuple[str, ...] = ()  # folders of noise recordings
     max_duration_s: float = 33.0
     batch_s: float = 80.0  # audio in one optimiser step, over all processes
-    weights: dict[str, float] = field(default_factory=dict)  # part of a path -> share drawn in each epoch
-    sources: tuple[dict[str, str], ...] = ()  # name, licence, hours: copied into the bundle's manifest
+    weights: dict[str, Any] = field(default_factory=dict)  # part of a path -> share drawn in each epoch
+    sources: tuple[dict[str, Any], ...] = ()  # name, licence, hours, ...: copied into the bundle's manifest
 
     def __post_init__(self) -> None:
-        require(bool(self.train), "data.train is empty: name at least one manifest")
-        require(self.batch_s >= self.max_duration_s, "data.batch_s must be at least data.max_duration_s")
-        require(all(0 <= w <= 1 for w in self.weights.values()), "every weight in data.weights must be in [0, 1]")
+        require(bool(self.train), "train is empty: name at least one manifest")
+        require(self.max_duration_s > 0, f"max_duration_s is {self.max_duration_s}: it must be positive")
+        require(
+            self.batch_s >= self.max_duration_s,
+            f"batch_s is {self.batch_s}: it must be at least max_duration_s ({self.max_duration_s})",
+        )
+        for part, weight in self.weights.items():
+            number = isinstance(weight, int | float) and 0 <= weight <= 1
+            require(number, f"weights.{part!r} is {weight!r}: it must be a number in [0, 1]")
+        for source in self.sources:
+            named = all(isinstance(source.get(key), str) and source[key] for key in ("name", "licence"))
+            require(named, f"the source {source!r} must have a name and a licence")
+        names = [Path(path).stem for path in self.dev]
+        require(len(set(names)) == len(names), f"dev manifests are told apart by name, got {', '.join(names)}: rename")
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,19 @@ class AugmentConfig(FrozenConfig):
     frequency_mask_bands: int = 22
     clean_steps: int = 1500  # no spectrogram masks before this step: early masks keep CTC on blanks
 
+    def __post_init__(self) -> None:
+        for name in ("noise", "reverb", "equalizer", "band_limit", "codec"):
+            chance = getattr(self, name)
+            require(0 <= chance <= 1, f"{name} is {chance}: it must be a probability, in [0, 1]")
+        for name in ("speed", "gain_db", "noise_snr_db", "reverb_s", "band_limit_hz"):
+            low, high = getattr(self, name)
+            require(low <= high, f"{name} is from {low} to {high}: give the lower number first")
+        for name, least in (("speed", 0.1), ("reverb_s", 0.01), ("band_limit_hz", 100)):
+            low = getattr(self, name)[0]
+            require(low >= least, f"{name} begins at {low}: it must be {least} or more")
+        for name in ("time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bands", "clean_steps"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
+
 
 @dataclass(frozen=True)
 class OptimizerConfig(FrozenConfig):
@@ -62,10 +89,18 @@ class OptimizerConfig(FrozenConfig):
     ema_decay: float = 0.999
     lower_ctc_weight: float = 0.3
     bf16: bool = True
+    muon: bool = False  # for matrices inside the encoder: learns more a step, and costs a quarter of it on a CPU
 
     def __post_init__(self) -> None:
-        require(0 < self.warmup_steps < self.steps, "wanted 0 < optimizer.warmup_steps < optimizer.steps")
-        require(0 <= self.lower_ctc_weight < 1, "optimizer.lower_ctc_weight must be in [0, 1)")
+        require(
+            0 < self.warmup_steps < self.steps,
+            f"warmup_steps is {self.warmup_steps}, steps {self.steps}: wanted 0 < warmup_steps < steps",
+        )
+        for name in ("peak_rate", "clip_norm"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
+        for name in ("ema_decay", "lower_ctc_weight"):
+            require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: it must be in [0, 1)")
+        require(self.weight_decay >= 0, f"weight_decay is {self.weight_decay}: it must not be negative")
 
 
 @dataclass(frozen=True)
@@ -81,6 +116,14 @@ class RunConfig(FrozenConfig):
     short_first_epochs: int = 1
     chunk_frames: tuple[int, ...] = ()  # drawn for each batch (dynamic chunk training); empty: the model's own
 
+    def __post_init__(self) -> None:
+        require(bool(self.directory), "directory is empty: name a folder for what the run writes")
+        for name in ("processes", "evaluate_every", "save_every", "log_every"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
+        for name in ("seed", "short_first_epochs"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
+        require(all(n > 0 for n in self.chunk_frames), f"chunk_frames is {self.chunk_frames}: each must be positive")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -93,33 +136,69 @@ class Recipe:
     optimizer: OptimizerConfig = OptimizerConfig()
     run: RunConfig = RunConfig()
 
+    def __post_init__(self) -> None:
+        stride = (*self.model.encoder.summary_strides, None)[0]
+        for frames in self.run.chunk_frames:
+            require(
+                stride is None or frames <= stride,
+                f"run.chunk_frames has {frames}: it must be at most the first of model.summary_strides ({stride})",
+            )
+
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a recipe. raises: ConfigError for a missing or malformed file, an unknown table or key"""
+        """Read a recipe. raises: ConfigError for a missing or malformed file, an unknown table or key, a bad value"""
         try:
             tables = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError(f"cannot read the recipe {path}: {error}") from error
+            raise ConfigError(f"cannot read the recipe {path}: {error}: give a TOML file") from error
+        try:
+            return cls._from_tables(tables)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    @classmethod
+    def _from_tables(cls, tables: Mapping[str, Any]) -> Self:
         known = {"model", "features", "data", "augment", "optimizer", "run"}
-        unknown = sorted(set(tables) - known)
-        if unknown:
-            raise ConfigError(f"{path}: unknown table [{unknown[0]}]: known tables are {', '.join(sorted(known))}")
+        for name, table in tables.items():
+            require(name in known, f"unknown table [{name}]: known tables are {', '.join(sorted(known))}")
+            require(isinstance(table, Mapping), f"{name} is {table!r}: wanted a table, [{name}]")
+
+        def built(table: str, build: Callable[[Mapping[str, Any]], ConfigT]) -> ConfigT:
+            try:
+                return build(tables.get(table, {}))
+            except ConfigError as error:
+                raise ConfigError(f"[{table}] {error}") from error
+
         return cls(
             root=Path.cwd(),
-            model=_model(tables.get("model", {}), tables.get("features", {})),
-            data=DataConfig.from_dict(tables.get("data", {})),
-            augment=AugmentConfig.from_dict(tables.get("augment", {})),
-            optimizer=OptimizerConfig.from_dict(tables.get("optimizer", {})),
-            run=RunConfig.from_dict(tables.get("run", {})),
+            model=ModelConfig(built("features", FeatureConfig.from_dict), built("model", _encoder)),
+            data=built("data", DataConfig.from_dict),
+            augment=built("augment", AugmentConfig.from_dict),
+            optimizer=built("optimizer", OptimizerConfig.from_dict),
+            run=built("run", RunConfig.from_dict),
         )
+
+    def with_options(self, *, processes: int | None = None, steps: int | None = None) -> Self:
+        """The recipe with other numbers; the warm-up is at most half of the steps. raises: ConfigError"""
+        run, optimizer = self.run, self.optimizer
+        if processes is not None:
+            run = replace(run, processes=processes)
+        if steps is not None:
+            optimizer = replace(optimizer, steps=steps, warmup_steps=min(optimizer.warmup_steps, steps // 2))
+        return replace(self, run=run, optimizer=optimizer)
+
+    @property
+    def directory(self) -> Path:
+        """The folder in which the run keeps everything that it writes."""
+        return self.root / self.run.directory
 
     def resolve(self, paths: tuple[str, ...]) -> list[Path]:
         """Paths of the recipe, from its root."""
         return [self.root / path for path in paths]
 
 
-def _model(model: dict[str, Any], features: dict[str, Any]) -> ModelConfig:
+def _encoder(model: Mapping[str, Any]) -> EncoderConfig:
     """A preset and what the recipe overrides of it."""
     overrides = dict(model)
-    base = preset(overrides.pop("preset", "tiny")).to_dict()
-    return ModelConfig(FeatureConfig.from_dict(features), EncoderConfig.from_dict({**base, **overrides}))
+    base = preset(str(overrides.pop("preset", "tiny"))).to_dict()
+    return EncoderConfig.from_dict({**base, **overrides})

@@ -1,0 +1,114 @@
+"""What a recipe trains on and is judged by: its manifests read, checked and decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeasr.errors import ManifestError
+from edgeasr.manifest import Utterance, read_manifest
+from edgeasr.tokenizer import Tokenizer, normalize_text
+from edgeasr.train.augment import WaveformAugmenter, load_noise
+from edgeasr.train.data import BatchPlan, Collator, WaveformCache
+from edgeasr.train.processes import Observer, Place, Progress
+from edgeasr.train.recipe import Recipe
+from edgeasr.train.validation import DevSet
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Utterances to train on, how they become batches, and dev sets, none of which is trained on."""
+
+    utterances: list[Utterance]
+    plan: BatchPlan
+    collate: Collator
+    dev: list[DevSet]
+
+    @property
+    def hours(self) -> float:
+        """Of the speech to train on."""
+        return sum(u.duration_s for u in self.utterances) / 3600
+
+    @classmethod
+    def load(cls, recipe: Recipe, place: Place, observer: Observer) -> Corpus:
+        """Read the manifests and decode what they list, unless it is decoded.
+
+        raises: ManifestError or AudioFormatError for the first thing amiss; KeyboardInterrupt when asked to stop
+        """
+        data, rate = recipe.data, recipe.model.features.sample_rate_hz
+        train = _train_utterances(recipe, observer)
+        dev = {path.stem: _dev_utterances(path) for path in recipe.resolve(data.dev)}
+        _require_disjoint(train, dev)
+        folder = recipe.directory / "cache"
+        caches = [WaveformCache(folder, utterances, rate) for utterances in [train, *dev.values()]]
+        # Texts first: an error in one is found before hours of decoding.
+        collate = Collator(caches[0], recipe.model, Tokenizer(), None)
+        _decode(caches, place, observer)
+        noise = load_noise(recipe.resolve(data.noise), rate)
+        collate.augment = WaveformAugmenter(recipe.augment, noise, rate)
+        return cls(
+            train,
+            BatchPlan(
+                [u.duration_s for u in train],
+                [_share(u, data.weights) for u in train],
+                data.batch_s / place.world,
+                recipe.run.seed,
+            ),
+            collate,
+            [DevSet(name, u, cache) for (name, u), cache in zip(dev.items(), caches[1:], strict=True)],
+        )
+
+
+def _train_utterances(recipe: Recipe, observer: Observer) -> list[Utterance]:
+    data = recipe.data
+    listed = [u for path in recipe.resolve(data.train) for u in read_manifest(path)]
+    kept = [u for u in listed if u.duration_s <= data.max_duration_s]
+    if not kept:
+        raise ManifestError(
+            f"got {len(listed)} utterances longer than {data.max_duration_s} s in data.train, wanted shorter ones: "
+            "raise data.max_duration_s or cut them"
+        )
+    if len(kept) < len(listed):
+        left_out = len(listed) - len(kept)
+        observer.report(f"left out {left_out} utterances longer than {data.max_duration_s} s (data.max_duration_s)")
+    return kept
+
+
+def _dev_utterances(path: Path) -> list[Utterance]:
+    utterances = read_manifest(path)
+    if not any(normalize_text(u.text) for u in utterances):
+        raise ManifestError(f"the dev manifest {path} has no words, wanted some to count errors against: add them")
+    return utterances
+
+
+def _require_disjoint(train: Iterable[Utterance], dev: Mapping[str, Iterable[Utterance]]) -> None:
+    """raises: ManifestError for a recording to train on that is also one to choose models by"""
+    trained_on = {u.path.resolve() for u in train}
+    for name, utterances in dev.items():
+        if shared := [u.path for u in utterances if u.path.resolve() in trained_on]:
+            raise ManifestError(f"{shared[0]} of the dev manifest {name} is in data.train too: take it out of one")
+
+
+def _decode(caches: Iterable[WaveformCache], place: Place, observer: Observer) -> None:
+    """Fill the caches, in the first process, and open them in all."""
+
+    def decoded(done: int, total: int) -> None:
+        if done % max(1, total // 100) == 0 or done == total:
+            observer.watch(Progress("decoding", done, total))
+            if observer.stop():
+                raise KeyboardInterrupt
+        if done % 1000 == 0 or done == total:
+            observer.report(f"decoding: {done} of {total}")
+
+    for cache in caches:
+        if place.leads:
+            cache.build(decoded)
+    place.wait()
+    for cache in caches:
+        cache.open()
+
+
+def _share(utterance: Utterance, weights: Mapping[str, float]) -> float:
+    """The smallest of the weights whose key is a part of the utterance's path."""
+    return min((w for part, w in weights.items() if part in utterance.path.as_posix()), default=1.0)

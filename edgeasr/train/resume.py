@@ -1,0 +1,98 @@
+"""The whole state of a run in one file, from which it goes on after any kill."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from edgeasr.config import ModelConfig
+from edgeasr.errors import BundleError, ConfigError
+from edgeasr.train.checkpoint import load_tensors, save_tensors
+from edgeasr.train.optimizer import Optimizer
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a run is."""
+
+    step: int
+    epoch: int
+    position: int  # batches of this epoch already done
+    best: float  # lowest word error rate so far
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What changes during a run; weights, averages and moments are those of its encoder, in place."""
+
+    encoder: nn.Module
+    average: Mapping[str, Tensor]
+    optimizer: Optimizer
+
+
+def save_run(path: Path, run: RunState, standing: Standing, model: ModelConfig, processes: int) -> None:
+    """Write atomically: a kill leaves the old file or the new one."""
+    tensors = {
+        **{f"model.{name}": tensor for name, tensor in run.encoder.state_dict().items()},
+        **{f"average.{name}": tensor for name, tensor in run.average.items()},
+        **{f"optimizer.{name}": tensor for name, tensor in run.optimizer.tensors().items()},
+    }
+    progress = {**asdict(standing), "processes": processes, "model": model.to_dict()}
+    save_tensors(path, tensors, {"progress": json.dumps(progress)})
+
+
+def restore_run(path: Path, run: RunState, model: ModelConfig, processes: int) -> Standing:
+    """Put a saved state back into the run.
+
+    raises: ConfigError where it was saved with another model or in another number of processes; BundleError for a
+        file that is damaged or of another kind
+    """
+    tensors, metadata = load_tensors(path)
+    try:
+        progress = json.loads(metadata["progress"])
+        standing = Standing(**{field.name: progress[field.name] for field in fields(Standing)})
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{path} is not the state of a run: {_start_anew(path)}") from error
+    saved_processes = progress.get("processes", processes)
+    if saved_processes != processes:
+        # A position in an epoch counts batches of each process.
+        raise ConfigError(
+            f"{path} was saved in {saved_processes} processes, this run has {processes}: go on with --processes "
+            f"{saved_processes}, or {_start_anew(path)}"
+        )
+    if progress.get("model", model.to_dict()) != model.to_dict():
+        raise ConfigError(f"{path} has {_difference(progress['model'], model.to_dict())}: {_start_anew(path)}")
+    try:
+        run.encoder.load_state_dict(_under("model.", tensors))
+        for name, tensor in run.average.items():
+            tensor.copy_(tensors[f"average.{name}"])
+        run.optimizer.restore(_under("optimizer.", tensors))
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{path} was saved with another model or optimiser than the recipe's: {_start_anew(path)}"
+        ) from error
+    return standing
+
+
+def _start_anew(path: Path) -> str:
+    return f"take back the change, or delete {path.name} or choose another run.directory to start anew"
+
+
+def _difference(saved: Mapping[str, object], wanted: Mapping[str, object], prefix: str = "") -> str:
+    """The first setting that differs."""
+    for name in sorted(saved.keys() | wanted.keys()):
+        a, b = saved.get(name), wanted.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            if a != b:
+                return _difference(a, b, f"{name}.")
+        elif a != b:
+            return f"{prefix}{name} {a}, the recipe {b}"
+    return "the recipe's model"
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,157 @@
+# ruff: noqa: E402 - torch is looked for before the modules that import it
+import dataclasses
+import pickle
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="checkpoints need the extra `train`")
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from edgeasr.config import EncoderConfig, FeatureConfig, ModelConfig
+from edgeasr.encoder import Encoder
+from edgeasr.errors import BundleError
+from edgeasr.tokenizer import CHARACTERS
+from edgeasr.train import checkpoint as checkpoint_module
+from edgeasr.train.checkpoint import Checkpoint, load_tensors, save_tensors
+
+MODEL = ModelConfig(
+    FeatureConfig(num_mels=8),
+    EncoderConfig(
+        d_model=8,
+        num_heads=2,
+        lower_blocks=1,
+        upper_blocks=1,
+        ff_dim=8,
+        conv_kernel=3,
+        conv_channels=2,
+        left_context=8,
+        summary_strides=(8,),
+        memory_capacities=(4,),
+    ),
+)
+TRAINING = {"step": 7, "wer": {"dev": 0.5}, "sources": [{"name": "readers", "licence": "CC0"}]}
+
+
+@pytest.fixture
+def checkpoint():
+    torch.manual_seed(0)
+    return Checkpoint(MODEL, CHARACTERS, Encoder(MODEL).state_dict(), TRAINING)
+
+
+@pytest.fixture
+def saved(checkpoint, tmp_path):
+    checkpoint.save(tmp_path / "runs" / "best.safetensors")
+    return tmp_path / "runs" / "best.safetensors"
+
+
+def refusal(path) -> str:
+    with pytest.raises(BundleError) as caught:
+        Checkpoint.load(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_checkpoint_comes_back_as_it_was(checkpoint, saved):
+    loaded = Checkpoint.load(saved)
+    assert (loaded.config, loaded.tokens, loaded.training) == (MODEL, CHARACTERS, TRAINING)
+    assert loaded.weights.keys() == checkpoint.weights.keys()
+    assert all(torch.equal(loaded.weights[name], tensor) for name, tensor in checkpoint.weights.items())
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["best.safetensors"]
+
+
+def test_its_encoder_computes_what_the_trained_one_does(checkpoint, saved):
+    trained = Encoder(MODEL).eval()
+    trained.load_state_dict(checkpoint.weights)
+    encoder = Checkpoint.load(saved).encoder()
+    assert not encoder.training
+    x = torch.randn(1, 32, 8)
+    torch.testing.assert_close(encoder(x).final, trained(x).final, rtol=0, atol=0)
+
+
+def test_half_precision_weights_are_used_in_full_precision(checkpoint):
+    half = dataclasses.replace(checkpoint, weights={k: v.half() for k, v in checkpoint.weights.items()})
+    assert {p.dtype for p in half.encoder().parameters()} == {torch.float32}
+
+
+def test_weights_of_another_config_are_refused(checkpoint):
+    other = dataclasses.replace(MODEL, encoder=dataclasses.replace(MODEL.encoder, ff_dim=9))
+    with pytest.raises(BundleError, match=r"not those of the config \(.*size mismatch.*\): give a checkpoint"):
+        dataclasses.replace(checkpoint, config=other).encoder()
+    fewer = {name: tensor for name, tensor in checkpoint.weights.items() if name != "norm.weight"}
+    with pytest.raises(BundleError, match=r"Missing key.*norm\.weight"):
+        dataclasses.replace(checkpoint, weights=fewer).encoder()
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    assert "where no file is" in refusal(tmp_path / "missing.safetensors")
+    assert "where no file is" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("length", [0, 4, 100, -10])
+def test_a_cut_file_is_refused(saved, length):
+    saved.write_bytes(saved.read_bytes()[:length])
+    assert "give a safetensors file that is whole" in refusal(saved)
+
+
+def test_a_pickle_is_not_opened(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return pytest.fail, ("unpickled",)
+
+    (tmp_path / "bomb.pt").write_bytes(pickle.dumps(Bomb()))
+    assert "give a safetensors file that is whole" in refusal(tmp_path / "bomb.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "edgeasr-checkpoint-9"}, "says format 'edgeasr-checkpoint-9', wanted 'edgeasr-checkpoint-1'"),
+        ({"format": None}, "says format None, wanted 'edgeasr-checkpoint-1'"),
+        ({"config": None}, "has a damaged description ('config')"),
+        ({"config": "{"}, "has a damaged description (Expecting property name"),
+        ({"config": '{"encoder": {"width": 5}}'}, "unknown key 'width' in EncoderConfig"),
+        ({"tokens": '["a", "b"]'}, "has a damaged description (got first token"),
+        ({"tokens": "5"}, "has a damaged description ('int' object is not iterable)"),
+        ({"training": "[1]"}, "has a damaged description"),
+    ],
+)
+def test_another_format_and_a_damaged_description_are_refused(saved, change, message):
+    tensors, metadata = load_tensors(saved)
+    changed = {key: value for key, value in (metadata | change).items() if value is not None}
+    save_file(tensors, saved, changed)
+    assert message in refusal(saved)
+
+
+def test_a_kill_while_saving_leaves_the_old_file(saved, checkpoint, monkeypatch):
+    old = saved.read_bytes()
+
+    def die(tensors, path, metadata):
+        path.write_bytes(b"half of it")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint_module, "save_file", die)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(saved)
+    assert saved.read_bytes() == old
+    dataclasses.replace(checkpoint, training={"step": 8}).save(saved)
+    assert Checkpoint.load(saved).training == {"step": 8}
+    assert len(list(saved.parent.iterdir())) == 1
+
+
+def test_a_full_disk_is_an_operating_system_error(tmp_path, monkeypatch):
+    def fill(tensors, path, metadata):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint_module, "save_file", fill)
+    with pytest.raises(OSError, match=r"cannot write .*t\.safetensors: .*No space left on device"):
+        save_tensors(tmp_path / "t.safetensors", {"t": torch.zeros(1)}, {})
+
+
+def test_tensors_in_any_layout_are_saved(tmp_path):
+    tensor = torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last).transpose(1, 2)
+    save_tensors(tmp_path / "t.safetensors", {"t": tensor}, {})
+    assert torch.equal(load_tensors(tmp_path / "t.safetensors")[0]["t"], tensor)

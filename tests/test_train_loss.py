@@ -1,0 +1,84 @@
+# ruff: noqa: E402 - torch is looked for before the modules that import it
+import itertools
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the loss needs the extra `train`")
+
+from edgeasr.encoder import Emissions
+from edgeasr.train.data import Batch
+from edgeasr.train.loss import ctc_loss, training_loss
+
+T, V = 5, 3
+
+
+def log_probs(rows: int, seed: int = 0) -> torch.Tensor:
+    logits = torch.randn(rows, T, V, generator=torch.Generator().manual_seed(seed))
+    return logits.log_softmax(-1)
+
+
+def batch(targets: list[list[int]], frames: list[int]) -> Batch:
+    longest = max(map(len, targets))
+    padded = torch.tensor([[*t, *[0] * (longest - len(t))] for t in targets])
+    lengths = torch.tensor([len(t) for t in targets])
+    return Batch(torch.zeros(len(targets), 4 * T, 1), torch.tensor(frames), padded, lengths)
+
+
+def by_brute_force(row: torch.Tensor, target: list[int], frames: int) -> float:
+    """-log of the summed probability of every path that collapses to the target."""
+    total = 0.0
+    for path in itertools.product(range(V), repeat=frames):
+        collapsed = [token for token, _ in itertools.groupby(path) if token != 0]
+        if collapsed == target:
+            total += float(row[range(frames), path].double().sum().exp())
+    return -float(torch.tensor(total).double().log())
+
+
+@pytest.mark.parametrize(
+    ("target", "frames"),
+    [([1], 5), ([1, 2], 5), ([1, 1], 5), ([2, 1, 2], 4), ([1, 2, 1, 2, 1], 5), ([2], 1)],
+)
+def test_the_loss_sums_over_all_paths(target, frames):
+    emitted = log_probs(1)
+    loss = ctc_loss(emitted, batch([target], [frames]))
+    assert loss.item() == pytest.approx(by_brute_force(emitted[0], target, frames), rel=1e-5)
+
+
+def test_the_loss_of_a_batch_is_the_sum_of_its_rows():
+    targets, frames = [[1, 2], [1], [2, 1, 2]], [5, 3, 4]
+    emitted = log_probs(3)
+    rows = [by_brute_force(row, t, n) for row, t, n in zip(emitted, targets, frames, strict=True)]
+    assert ctc_loss(emitted, batch(targets, frames)).item() == pytest.approx(sum(rows), rel=1e-5)
+
+
+def test_frames_behind_the_end_of_a_row_do_not_count():
+    emitted = log_probs(1)
+    changed = torch.cat([emitted[:, :3], log_probs(1, seed=1)[:, 3:]], dim=1).requires_grad_()
+    loss = ctc_loss(changed, batch([[1, 2]], [3]))
+    assert loss.item() == ctc_loss(emitted, batch([[1, 2]], [3])).item()
+    loss.backward()
+    assert not changed.grad[:, 3:].any()
+    assert changed.grad[:, :3].any()
+
+
+def test_a_text_too_long_for_its_frames_counts_nothing():
+    emitted = log_probs(2).requires_grad_()
+    given = batch([[1, 1, 1, 1], [1, 2]], [5, 5])  # repeats need blanks between them: seven frames
+    loss = ctc_loss(emitted, given)
+    assert loss.item() == pytest.approx(by_brute_force(emitted.detach()[1], [1, 2], 5), rel=1e-5)
+    loss.backward()
+    assert not emitted.grad[0].any()
+    assert torch.isfinite(emitted.grad).all()
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_final_and_lower_emissions_are_weighed(weight):
+    final, lower, given = log_probs(1), log_probs(1, seed=1), batch([[1, 2]], [5])
+    want = (1 - weight) * ctc_loss(final, given) + weight * ctc_loss(lower, given)
+    assert training_loss(Emissions(final, lower), given, weight).item() == pytest.approx(want.item(), rel=1e-6)
+
+
+def test_the_gradient_is_that_of_the_loss():
+    emitted = log_probs(1).double().requires_grad_()
+    given = batch([[1, 2]], [5])
+    assert torch.autograd.gradcheck(lambda x: ctc_loss(x.log_softmax(-1), given), emitted)
