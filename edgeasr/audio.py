@@ -132,9 +132,11 @@ class FileSource(AudioSource):
 class RawSource(AudioSource):
     """Headerless little-endian 16-bit mono samples from a binary stream, such as standard input.
 
-    An odd byte at the end raises AudioFormatError after all whole samples were given. The stream is the
-    caller's to close.
+    An odd byte at the end raises AudioFormatError after all whole samples were given; so does, at once, a stream
+    that begins as a file with a header does. The stream is the caller's to close.
     """
+
+    _FILE_MAGIC = (b"RIFF", b"fLaC", b"OggS", b"ID3")
 
     def __init__(self, stream: BinaryIO, sample_rate_hz: int = 16_000, block_ms: int = 100) -> None:
         self.name = str(getattr(stream, "name", "raw audio"))
@@ -148,6 +150,11 @@ class RawSource(AudioSource):
     def blocks(self) -> Iterator[AudioBlock]:
         while not self._closed:
             pcm = _read_fully(self._stream, self._block_bytes)
+            if self._position == 0 and pcm.startswith(self._FILE_MAGIC):
+                raise AudioFormatError(
+                    f"{self.name} begins with {pcm[:4]!r} as an audio file does, want bare 16-bit little-endian "
+                    "samples: take the header off, for instance with ffmpeg -f s16le"
+                )
             samples = np.frombuffer(pcm, "<i2", count=len(pcm) // 2).astype(np.float32) * np.float32(2**-15)
             if len(samples):
                 self._position += len(samples)

@@ -399,6 +399,12 @@ class TestRawSource:
         _, message = read_until_error(RawSource(io.BytesIO()))
         assert "ended before the first sample" in message
 
+    @pytest.mark.parametrize("magic", [b"RIFF", b"fLaC", b"OggS", b"ID3\x04"])
+    def test_a_file_with_a_header_is_an_error(self, magic: bytes) -> None:
+        samples, message = read_until_error(RawSource(Trickle(magic + bytes(10_000))))
+        assert len(samples) == 0
+        assert f"begins with {magic!r}" in message
+
     def test_sample_rate_of_zero_is_an_error(self) -> None:
         message = message_of(lambda: RawSource(io.BytesIO(bytes(2)), sample_rate_hz=0))
         assert "sample rate of 0 Hz" in message

@@ -109,6 +109,15 @@ def test_what_makes_no_sense_is_refused(talk, flags, message):
     assert not Path("texts").exists()
 
 
+def test_a_recording_is_never_overwritten(talk, tmp_path):
+    recording = talk.rename(talk.with_name("talk.txt"))
+    before = recording.read_bytes()
+    code, out, err = edgeasr("transcribe", recording, "--output-dir", tmp_path)
+    assert (code, out) == (2, "")
+    assert f"would overwrite {recording}" in err
+    assert recording.read_bytes() == before
+
+
 def write_truncated(path):
     soundfile.write(path, spoken(), RATE)
     path.write_bytes(path.read_bytes()[:-2_000])

@@ -96,6 +96,6 @@ def test_listen_hears_what_is_played_into_a_virtual_microphone(sound, repository
     finals = [event for event in heard if event["type"] == "final"]
     assert [event["segment"] for event in finals] == list(range(len(finals)))
     live = " ".join(event["text"] for event in finals)
-    # Not letter for letter: the sound server resamples twice, and chunks begin elsewhere in the clip. Other words differ
-    # in more than half of the letters.
+    # Not letter for letter: the sound server resamples twice, and chunks begin elsewhere in the clip. Of other words
+    # more than half of the letters would differ.
     assert character_errors(wanted, live).rate < 0.35, f"played {wanted!r}, heard {live!r}"
