@@ -86,10 +86,11 @@ class TestOutputFolder:
 
     def test_has_a_file_for_each(self, talk, tmp_path):
         other = talk.with_name("other.wav")
-        talk.with_name("empty.wav").touch()
+        loop = talk.with_name("loop.wav")
+        loop.symlink_to(loop)
         other.write_bytes(talk.read_bytes())
         folder = tmp_path / "texts"
-        assert edgeasr("transcribe", talk, talk.with_name("empty.wav"), other, "--output-dir", folder).code == 2
+        assert edgeasr("transcribe", talk, loop, other, "--output-dir", folder).code == 2
         assert {path.name: path.read_text() for path in folder.iterdir()} == {"talk.txt": TEXT, "other.txt": TEXT}
 
 

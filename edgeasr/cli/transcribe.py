@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -83,11 +84,11 @@ class _Output:
             if self.format in ("srt", "vtt") and self.prefixed:
                 raise typer.BadParameter(f"--{self.format} of several files needs --output-dir")
             return
-        recordings = {Path(file).resolve(): file for file in files}
+        recordings = {os.path.realpath(file): file for file in files}
         files_of: dict[Path, str] = {}
         for file in files:
             path = self.path(self.folder, file)
-            if (recording := recordings.get(path.resolve())) is not None:
+            if (recording := recordings.get(os.path.realpath(path))) is not None:
                 raise typer.BadParameter(f"the text of {file} would overwrite {recording}: choose another folder")
             if path in files_of:
                 raise typer.BadParameter(f"{files_of[path]} and {file} would both be written to {path}")
