@@ -262,6 +262,14 @@ def test_a_new_run_can_start_from_a_checkpoint(straight, toy_recipe, tmp_path):
     assert resumed.step == 1
 
 
+def test_a_new_run_may_choose_its_own_dropout(straight, toy_recipe, toy_model, tmp_path):
+    best = straight[0].directory / BEST
+    trainer = Trainer(toy_recipe(tmp_path, model=toy_model(dropout=0.3)), init=best)
+    trainer.begin()
+    assert_same(trainer.encoder.state_dict(), dict(Checkpoint.load(best).weights))
+    assert trainer.encoder.upper[0].dropout.p == 0.3
+
+
 def test_a_checkpoint_of_another_model_is_refused(straight, toy_recipe, toy_model, tmp_path):
     with pytest.raises(ConfigError, match=f"{BEST} has another model configuration than the recipe: make them equal"):
         train(toy_recipe(tmp_path, model=toy_model(ff_dim=40)), said, straight[0].directory / BEST)

@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -215,8 +216,10 @@ class Trainer:
         self.average = {name: p.detach().clone() for name, p in self.encoder.named_parameters()}
 
     def _take_weights(self, path: Path) -> None:
-        checkpoint = Checkpoint.load(path)
-        if checkpoint.config != self.recipe.model:
+        checkpoint, model = Checkpoint.load(path), self.recipe.model
+        # Dropout has no weights: a new run may choose its own.
+        encoder = replace(checkpoint.config.encoder, dropout=model.encoder.dropout)
+        if replace(checkpoint.config, encoder=encoder) != model:
             raise ConfigError(f"{path} has another model configuration than the recipe: make them equal")
         try:
             self.encoder.load_state_dict(checkpoint.encoder().state_dict())

@@ -79,7 +79,7 @@ class AugmentConfig(FrozenConfig):
 
 @dataclass(frozen=True)
 class OptimizerConfig(FrozenConfig):
-    """AdamW with linear warm-up and a cosine to zero."""
+    """Linear warm-up and a cosine to zero, for AdamW, or for Muon where it applies and AdamW elsewhere."""
 
     steps: int = 20000
     warmup_steps: int = 800
