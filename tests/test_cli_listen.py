@@ -233,7 +233,7 @@ class TestTerminal:
         assert err == f"Listening to {talk}, Ctrl-C to end\n"
 
     def test_shows_the_end_of_a_partial_that_is_too_wide(self, talk):
-        shown, _ = self.shown(10, "listen", "--source", talk)
+        shown, _ = self.shown(12, "listen", "--source", talk)
         assert self.screen(shown) == TEXT
         partials = re.findall(r"\x1b\[K([^\r\n]+)\r", shown)
         assert max(map(len, partials)) == 9

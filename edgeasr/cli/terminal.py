@@ -60,9 +60,9 @@ class StatusLine:
             self._shown = ""
 
     def _width(self) -> int:
-        """Columns but the last, since a full line would wrap."""
+        """Columns without those for the ^C that a terminal echoes, since a full line would wrap."""
         try:
             columns = os.get_terminal_size(self._stream.fileno()).columns
         except OSError:
             columns = 0
-        return max(1, (columns or _USUAL_WIDTH) - 1)
+        return max(1, (columns or _USUAL_WIDTH) - len("^C") - 1)
