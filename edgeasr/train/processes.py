@@ -24,7 +24,7 @@ from torch import Tensor
 
 from edgeasr.errors import EdgeasrError
 
-# Keep freed memory: giving it back to the kernel after each step costs a third of the speed. glibc reads these
+# Keep freed memory: giving it back to the kernel after each step costs page faults. glibc reads these
 # when a process starts.
 MALLOC_SETTINGS = {
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
