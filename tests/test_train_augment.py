@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="augmentation needs the extra `train`")
 
+from edgeasr.config import FeatureConfig
 from edgeasr.errors import AudioFormatError, ConfigError
 from edgeasr.train import augment
-from edgeasr.train.augment import WaveformAugmenter, mask_spectrogram
+from edgeasr.train.augment import WaveformAugmenter, change_speed, mask_spectrogram, warp_bands
+from edgeasr.train.features import log_mel
 from edgeasr.train.recipe import AugmentConfig
 
 RATE_HZ = 16_000
@@ -274,3 +276,33 @@ def test_masks_fit_utterances_that_are_shorter_than_they():
     config = AugmentConfig(time_mask_frames=100, frequency_mask_bands=200)
     mask = masked(config, 8, [1, 8])
     assert mask.shape == (2, 8, 80)
+
+
+def test_a_warp_by_one_changes_nothing():
+    features = torch.randn(2, 5, 80, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(warp_bands(features, torch.ones(2), FeatureConfig()), features)
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.15])
+def test_a_warp_moves_the_spectrum_as_faster_speech_does(factor):
+    """The mean spectrum of a voice-like sound, warped, is nearer to that of the sound played faster than at first."""
+    config = FeatureConfig()
+    sound = sum(tone(hz) / (1 + abs(hz - 1200) / 300) for hz in range(110, 7000, 110)).astype(np.float32)
+    faster = change_speed(sound, factor)
+
+    def spectrum(waveform):
+        return log_mel(torch.from_numpy(waveform)[None], config)
+
+    warped = warp_bands(spectrum(sound), torch.tensor([factor]), config).mean(dim=1)[0, 10:65]
+    unwarped, wanted = (spectrum(w).mean(dim=1)[0, 10:65] for w in (sound, faster))
+    # Levels apart: they depend on how densely the harmonics lie.
+    off = (warped - warped.mean()) - (wanted - wanted.mean())
+    off_before = (unwarped - unwarped.mean()) - (wanted - wanted.mean())
+    assert off.abs().mean() < 0.5 * off_before.abs().mean()
+
+
+def test_each_row_is_warped_by_its_own_factor():
+    features = torch.randn(1, 5, 80, generator=torch.Generator().manual_seed(0)).expand(2, -1, -1)
+    both = warp_bands(features, torch.tensor([0.9, 1.1]), FeatureConfig())
+    torch.testing.assert_close(both[:1], warp_bands(features[:1], torch.tensor([0.9]), FeatureConfig()))
+    torch.testing.assert_close(both[1:], warp_bands(features[:1], torch.tensor([1.1]), FeatureConfig()))

@@ -224,6 +224,34 @@ def test_the_average_follows_the_weights(toy_recipe, tmp_path):
     assert values == pytest.approx(want, rel=1e-5)
 
 
+def first_loss(recipe) -> float:
+    trainer = Trainer(recipe)
+    trainer.begin()
+    trainer.model = trainer.encoder
+    return trainer.train_step(trainer.corpus.collate([0, 1], (0,)))[0]
+
+
+def test_two_views_that_are_the_same_count_as_one(toy_recipe, toy_model, tmp_path):
+    """Without masks and dropout."""
+    losses = []
+    for weight in (0.0, 0.5):
+        optimizer = {"consistency_weight": weight, "bf16": False}
+        folder = tmp_path / str(weight)
+        losses.append(
+            first_loss(toy_recipe(folder, model=toy_model(dropout=0.0), augment=NO_CHANGE, optimizer=optimizer))
+        )
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_views_under_masks_of_their_own_disagree(toy_recipe, tmp_path):
+    losses = []
+    for weight in (1e-6, 10.0):
+        augment = {**NO_CHANGE, "clean_steps": 0}
+        optimizer = {"consistency_weight": weight}
+        losses.append(first_loss(toy_recipe(tmp_path / str(weight), augment=augment, optimizer=optimizer)))
+    assert losses[1] > losses[0] + 1e-3
+
+
 def test_a_step_whose_gradient_is_no_number_changes_nothing(toy_recipe, tmp_path):
     trainer = Trainer(toy_recipe(tmp_path))
     trainer.begin()

@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch", reason="the loss needs the extra `train`")
 
 from edgeasr.encoder import Emissions
 from edgeasr.train.data import Batch
-from edgeasr.train.loss import ctc_loss, training_loss
+from edgeasr.train.loss import consistency_loss, ctc_loss, training_loss, twice
 
 T, V = 5, 3
 
@@ -82,3 +82,29 @@ def test_the_gradient_is_that_of_the_loss():
     emitted = log_probs(1).double().requires_grad_()
     given = batch([[1, 2]], [5])
     assert torch.autograd.gradcheck(lambda x: ctc_loss(x.log_softmax(-1), given), emitted)
+
+
+def test_a_batch_twice_has_the_views_one_after_the_other():
+    doubled = twice(batch([[1, 2], [1]], [5, 3]))
+    assert doubled.features.shape == (4, 4 * T, 1)
+    assert doubled.frames.tolist() == [5, 3, 5, 3]
+    assert doubled.targets.tolist() == [[1, 2], [1, 0], [1, 2], [1, 0]]
+    assert doubled.target_lengths.tolist() == [2, 1, 2, 1]
+
+
+def test_views_that_agree_cost_nothing_and_others_their_divergence_both_ways():
+    one, other = log_probs(2), log_probs(2, seed=1)
+    frames = torch.tensor([T, 3, T, 3])
+    assert consistency_loss(torch.cat([one, one]), frames).item() == pytest.approx(0, abs=1e-6)
+    p, q = one.exp(), other.exp()
+    both = (p * (one - other)).sum(-1) + (q * (other - one)).sum(-1)
+    want = both[0].sum() + both[1, :3].sum()
+    assert consistency_loss(torch.cat([one, other]), frames).item() == pytest.approx(want.item(), rel=1e-5)
+
+
+def test_a_view_is_drawn_to_the_other_which_is_held_fixed():
+    logits = torch.randn(2, T, V, generator=torch.Generator().manual_seed(2)).requires_grad_()
+    emitted = logits.log_softmax(-1)
+    consistency_loss(emitted, torch.tensor([T, T])).backward()
+    probabilities = emitted.detach().exp()
+    torch.testing.assert_close(logits.grad, probabilities - probabilities.flip(0))

@@ -18,7 +18,9 @@ from scipy.fft import irfft, next_fast_len, rfft
 from scipy.signal import fftconvolve
 from torch import Tensor
 
+from edgeasr.config import FeatureConfig
 from edgeasr.errors import AudioFormatError, ConfigError
+from edgeasr.features import hz_to_mel, mel_to_hz
 from edgeasr.train.recipe import AugmentConfig
 
 Floats = NDArray[np.float32]
@@ -167,6 +169,20 @@ def transcode(waveform: Floats, sample_rate_hz: int, rng: Generator) -> Floats:
     return decoded[: len(waveform)]
 
 
+def warp_bands(features: Tensor, factors: Tensor, config: FeatureConfig) -> Tensor:
+    """Stretch the frequency axis, as a vocal tract of another length does (VTLP, Jaitly and Hinton 2013).
+
+    features: (B, T, M) log-mel; factors: (B,), above 1 for formants that are higher by that factor
+    """
+    mels = hz_to_mel(np.array([config.low_hz, config.high_hz]))
+    centres = np.linspace(mels[0], mels[1], config.num_mels + 2)[1:-1]
+    sources = hz_to_mel(mel_to_hz(centres) / factors.numpy()[:, None])
+    place = torch.from_numpy((sources - centres[0]) / (centres[1] - centres[0])).clamp(0, config.num_mels - 1)
+    bands = torch.arange(config.num_mels)
+    weights = (1 - (place[:, None, :] - bands[:, None]).abs()).clamp_min(0)  # (B, M from, M to): linear interpolation
+    return features @ weights.to(features.dtype)
+
+
 def mask_spectrogram(features: Tensor, lengths: Tensor, config: AugmentConfig, fill: Tensor) -> Tensor:
     """Time and frequency masks (SpecAugment, Park et al. 2019, arXiv 1904.08779), filled with the mean features.
 
@@ -180,7 +196,7 @@ def mask_spectrogram(features: Tensor, lengths: Tensor, config: AugmentConfig, f
         start = (torch.rand(batch, 1) * (bands - width)).long()
         masked |= ((band >= start) & (band < start + width))[:, None]
     for i in range(config.time_masks):
-        enough = lengths[:, None] > 150 * i
+        enough = lengths[:, None] > config.time_mask_every_frames * i
         width = torch.randint(0, config.time_mask_frames + 1, (batch, 1)) * enough
         start = (torch.rand(batch, 1) * (lengths[:, None] - width).clamp_min(1)).long()
         masked |= ((time >= start) & (time < start + width))[:, :, None]

@@ -22,11 +22,11 @@ from torch.utils.tensorboard import SummaryWriter
 from edgeasr.encoder import Encoder, num_parameters
 from edgeasr.errors import BundleError, ConfigError
 from edgeasr.tokenizer import Tokenizer
-from edgeasr.train.augment import mask_spectrogram
+from edgeasr.train.augment import mask_spectrogram, warp_bands
 from edgeasr.train.checkpoint import Checkpoint
 from edgeasr.train.corpus import Corpus
 from edgeasr.train.data import Batch
-from edgeasr.train.loss import training_loss
+from edgeasr.train.loss import consistency_loss, training_loss, twice
 from edgeasr.train.optimizer import Optimizer
 from edgeasr.train.processes import Observer, Outcome, Place, Progress, never, run_here, run_in_processes, unheard
 from edgeasr.train.recipe import Recipe
@@ -125,16 +125,19 @@ class Trainer:
         """One step of the optimiser. returns: the loss of this process and the norm of the gradient"""
         config, place = self.recipe.optimizer, self.place
         torch.manual_seed(hash((self.recipe.run.seed, self.step, place.rank)) % 2**63)
-        features = batch.features
-        if self.step >= self.recipe.augment.clean_steps:
-            lengths = batch.frames * self.recipe.model.encoder.subsampling
-            features = mask_spectrogram(features, lengths, self.recipe.augment, self.encoder.feature_mean)
-        tokens = self._over_all(batch)
+        views = 2 if config.consistency_weight else 1
+        tokens = self._over_all(batch) * views
+        if views == 2:
+            batch = twice(batch)
+        features = self._distorted(batch)
         self.model.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
             emissions = self.model(features, self._chunk_frames())
         # The mean over all tokens of all processes: gradients are averaged, so undo the division by world.
-        loss = training_loss(emissions, batch, config.lower_ctc_weight) * (place.world / tokens)
+        loss = training_loss(emissions, batch, config.lower_ctc_weight)
+        if views == 2:
+            loss = loss + config.consistency_weight * consistency_loss(emissions.final, batch.frames)
+        loss = loss * (place.world / tokens)
         self.encoder.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.encoder.parameters(), config.clip_norm)
@@ -142,6 +145,18 @@ class Trainer:
             self.optimizer.step(learning_rate(self.step, config.peak_rate, config.warmup_steps, config.steps))
             self._update_average()
         return float(loss.detach()), float(norm)
+
+    def _distorted(self, batch: Batch) -> Tensor:
+        """The features with warped bands and masks, drawn anew for each row."""
+        augment, model = self.recipe.augment, self.recipe.model
+        features, (shortest, longest) = batch.features, augment.vocal_tract
+        if shortest < longest:
+            factors = torch.empty(len(features)).uniform_(shortest, longest)
+            features = warp_bands(features, factors, model.features)
+        if self.step >= augment.clean_steps:
+            lengths = batch.frames * model.encoder.subsampling
+            features = mask_spectrogram(features, lengths, augment, self.encoder.feature_mean)
+        return features
 
     def _over_all(self, batch: Batch) -> Tensor:
         """Tokens of this step over all processes; a stop that one was asked for, all hear of in the same step."""

@@ -57,7 +57,9 @@ class AugmentConfig(FrozenConfig):
     band_limit: float = 0.25
     band_limit_hz: tuple[float, float] = (3400.0, 7500.0)
     codec: float = 0.03
-    time_masks: int = 8  # the most in one utterance: one every second and a half
+    vocal_tract: tuple[float, float] = (1.0, 1.0)  # factors that stretch the mel axis
+    time_masks: int = 8  # the most in one utterance
+    time_mask_every_frames: int = 150
     time_mask_frames: int = 25
     frequency_masks: int = 2
     frequency_mask_bands: int = 22
@@ -67,12 +69,16 @@ class AugmentConfig(FrozenConfig):
         for name in ("noise", "reverb", "equalizer", "band_limit", "codec"):
             chance = getattr(self, name)
             require(0 <= chance <= 1, f"{name} is {chance}: it must be a probability, in [0, 1]")
-        for name in ("speed", "gain_db", "noise_snr_db", "reverb_s", "band_limit_hz"):
+        for name in ("speed", "gain_db", "noise_snr_db", "reverb_s", "band_limit_hz", "vocal_tract"):
             low, high = getattr(self, name)
             require(low <= high, f"{name} is from {low} to {high}: give the lower number first")
-        for name, least in (("speed", 0.1), ("reverb_s", 0.01), ("band_limit_hz", 100)):
+        for name, least in (("speed", 0.1), ("reverb_s", 0.01), ("band_limit_hz", 100), ("vocal_tract", 0.5)):
             low = getattr(self, name)[0]
             require(low >= least, f"{name} begins at {low}: it must be {least} or more")
+        require(
+            self.time_mask_every_frames > 0,
+            f"time_mask_every_frames is {self.time_mask_every_frames}: it must be positive",
+        )
         for name in ("time_masks", "time_mask_frames", "frequency_masks", "frequency_mask_bands", "clean_steps"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
 
@@ -88,6 +94,7 @@ class OptimizerConfig(FrozenConfig):
     clip_norm: float = 2.0
     ema_decay: float = 0.999
     lower_ctc_weight: float = 0.3
+    consistency_weight: float = 0.0  # above 0, every utterance is seen twice in a step, with masks of its own each time
     bf16: bool = True
     muon: bool = False  # for matrices inside the encoder: learns more a step, and costs a quarter of it on a CPU
 
@@ -100,7 +107,8 @@ class OptimizerConfig(FrozenConfig):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
         for name in ("ema_decay", "lower_ctc_weight"):
             require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: it must be in [0, 1)")
-        require(self.weight_decay >= 0, f"weight_decay is {self.weight_decay}: it must not be negative")
+        for name in ("weight_decay", "consistency_weight"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
 
 
 @dataclass(frozen=True)
