@@ -93,7 +93,7 @@ def _side_by_side(encoder: Encoder, model: AcousticModel, features: Floats) -> I
         x = features[start : start + chunk]
         expected, torch_state = encoder.step(torch.from_numpy(x)[None], torch_state)
         found, state = model.step(x, state)
-        yield expected[0].numpy(), found
+        yield expected.final[0].numpy(), found
 
 
 def recording_features(path: Path, encoder: Encoder) -> Floats:

@@ -40,7 +40,8 @@ class StepGraph(nn.Module):
     def output_names(self) -> list[str]:
         """Names of what forward returns, in order."""
         summary = ["summary.vector", "summary.number"] if self.encoder.levels else []
-        return ["log_probs", *summary, *(f"next_state.{name}" for name in self._written())]
+        phones = ["phone_log_probs"] if self.encoder.config.phone_vocabulary_size else []
+        return ["log_probs", *phones, *summary, *(f"next_state.{name}" for name in self._written())]
 
     def forward(self, features: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         """features: (1, chunk_features, M); tensors: the state as `example_inputs` names it"""
@@ -58,7 +59,9 @@ class StepGraph(nn.Module):
         new = EncoderState(frontend, lower + upper, pool, state.bank, state.seen + x.shape[1])
         written = set(self._written())
         next_state = (tensor for name, tensor in state_tensors(new) if name in written)
-        return (encoder.emit(y), *summary, *next_state)
+        phones = encoder.emit_phones(y)
+        emissions = (encoder.emit(y),) if phones is None else (encoder.emit(y), phones)
+        return (*emissions, *summary, *next_state)
 
     def _state(self, tensors: Iterator[Tensor]) -> EncoderState:
         full = [next(tensors) if _read_by_step(f"state.{n}") else t for n, t in state_tensors(self.template)]

@@ -176,14 +176,19 @@ class EncoderConfig(FrozenConfig):
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig(FrozenConfig):
-    """Features, encoder and vocabulary size of one acoustic model."""
+    """Features, encoder and vocabulary sizes of one acoustic model."""
 
     features: FeatureConfig = dataclasses.field(default_factory=FeatureConfig)
     encoder: EncoderConfig = dataclasses.field(default_factory=EncoderConfig)
     vocabulary_size: int = 29
+    phone_vocabulary_size: int = 0  # 0: characters only
 
     def __post_init__(self) -> None:
         require(self.vocabulary_size > 1, f"vocabulary_size is {self.vocabulary_size}: wanted blank and more")
+        require(
+            self.phone_vocabulary_size == 0 or self.phone_vocabulary_size > 1,
+            f"phone_vocabulary_size is {self.phone_vocabulary_size}: wanted blank and more, or 0 for none",
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -63,10 +63,14 @@ class Memory(NamedTuple):
 
 
 class Emissions(NamedTuple):
-    """Log-probabilities of the tokens; `lower` is the auxiliary output below the memory, used in training."""
+    """Log-probabilities of the tokens, and of the phones in a model that has them.
+
+    `lower` is the auxiliary output below the memory, used in training: of phones, where the model has them.
+    """
 
     final: Tensor  # (B, T, V)
-    lower: Tensor  # (B, T, V)
+    lower: Tensor  # (B, T, V or P)
+    phones: Tensor | None = None  # (B, T, P)
 
 
 class Block(nn.Module):
@@ -133,9 +137,11 @@ class Encoder(nn.Module):
         )
         self.levels = _modules(MemoryLevel(encoder, i) for i in range(len(encoder.summary_strides)))
         self.lower_norm = nn.LayerNorm(encoder.d_model)
-        self.lower_emission = nn.Linear(encoder.d_model, config.vocabulary_size)
+        phones = config.phone_vocabulary_size
+        self.lower_emission = nn.Linear(encoder.d_model, phones or config.vocabulary_size)
         self.norm = nn.LayerNorm(encoder.d_model)
         self.emission = nn.Linear(encoder.d_model, config.vocabulary_size)
+        self.phone_emission = nn.Linear(encoder.d_model, phones) if phones else None
 
     def init_state(self, batch: int, slots: int | None = None) -> EncoderState:
         """The state before the first chunk; `slots` overrides the capacity of attention caches and banks."""
@@ -147,20 +153,19 @@ class Encoder(nn.Module):
             torch.zeros(batch, dtype=torch.int64, device=self.feature_mean.device),
         )
 
-    def step(self, x: Tensor, state: EncoderState) -> tuple[Tensor, EncoderState]:
+    def step(self, x: Tensor, state: EncoderState) -> tuple[Emissions, EncoderState]:
         """One chunk or several.
 
         x: (B, T, M) log-mel; T a multiple of chunk_features, ragged only at the end of a stream (then of subsampling)
-        returns: (B, T / 4, V) log-probabilities and the next state
+        returns: log-probabilities, (B, T / 4, V) each, and the next state
         """
-        emissions, next_state = self._run(x, state, self.config.encoder.chunk_frames)
-        return emissions.final, next_state
+        return self._run(x, state, self.config.encoder.chunk_frames)
 
     def forward(self, x: Tensor, chunk_frames: int | None = None) -> Emissions:
         """A whole recording at once: the same body from the initial state.
 
         x: (B, T, M) log-mel, T a multiple of subsampling; chunk_frames overrides the config (dynamic chunk training)
-        returns: two of (B, T / 4, V)
+        returns: log-probabilities, (B, T / 4, V) each
         """
         # There is nothing before a recording: caches without slots are as good as empty ones, and cost nothing.
         state = self.init_state(x.shape[0], slots=0)
@@ -176,7 +181,8 @@ class Encoder(nn.Module):
             pool = (first_pool, *upper_pools)
             banks = tuple(admit(bank, entry) for bank, entry in zip(state.bank, entries, strict=True))
         y, upper = self.run_upper(x, state, chunk_frames, entries)
-        emissions = Emissions(self.emit(y), self.lower_emission(self.lower_norm(x)).float().log_softmax(-1))
+        lower = self.lower_emission(self.lower_norm(x)).float().log_softmax(-1)
+        emissions = Emissions(self.emit(y), lower, self.emit_phones(y))
         return emissions, EncoderState(frontend, level1 + upper, pool, banks, state.seen + x.shape[1])
 
     def run_lower(
@@ -235,6 +241,10 @@ class Encoder(nn.Module):
         """Output of the upper blocks (B, T, C) to log-probabilities (B, T, V)."""
         log_probs: Tensor = self.emission(self.norm(x)).float().log_softmax(-1)
         return log_probs
+
+    def emit_phones(self, x: Tensor) -> Tensor | None:
+        """Output of the upper blocks (B, T, C) to log-probabilities of phones (B, T, P), if the model has them."""
+        return None if self.phone_emission is None else self.phone_emission(self.norm(x)).float().log_softmax(-1)
 
     def _memory(
         self, position: Tensor, banks: tuple[BankState, ...], chunk_frames: int, new: tuple[BankState, ...]

@@ -78,7 +78,7 @@ def test_a_config_survives_json(name):
 
 def test_every_field_is_in_the_dictionary_by_name():
     values = ModelConfig().to_dict()
-    assert list(values) == ["features", "encoder", "vocabulary_size"]
+    assert list(values) == ["features", "encoder", "vocabulary_size", "phone_vocabulary_size"]
     assert list(values["encoder"]) == [field.name for field in dataclasses.fields(EncoderConfig)]
     assert values["encoder"]["summary_strides"] == [100]
     assert values["features"]["floor"] == 1e-7
@@ -101,7 +101,7 @@ def test_configs_are_frozen_and_hashable():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"depth": 3}, "unknown key 'depth' in ModelConfig: known keys are encoder, features, vocabulary_size"),
+        ({"depth": 3}, "unknown key 'depth' in ModelConfig: known keys are encoder, features, phone_"),
         ({"encoder": {"dmodel": 64}}, "unknown key 'dmodel' in EncoderConfig: known keys are .*d_model, "),
         ({"features": {"n_mels": 80}}, "unknown key 'n_mels' in FeatureConfig: known keys are .*num_mels, "),
         ({"z": 1, "a": 1}, "unknown key 'a'"),

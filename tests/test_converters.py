@@ -243,8 +243,8 @@ class Shifted:
     @torch.no_grad()
     def step(self, features, state):
         self.chunk += 1
-        log_probs, state = self.encoder.step(torch.from_numpy(features)[None], state)
-        return self.change(self.chunk, log_probs[0].numpy().copy()), state
+        emissions, state = self.encoder.step(torch.from_numpy(features)[None], state)
+        return self.change(self.chunk, emissions.final[0].numpy().copy()), state
 
 
 @pytest.fixture(scope="module")

@@ -70,8 +70,8 @@ def in_steps(encoder, x, chunks, state=None):
     sizes = [size * n for n in chunks] if isinstance(chunks, list) else size * chunks
     state, parts = state or encoder.init_state(x.shape[0]), []
     for part in x.split(sizes, dim=1):
-        y, state = encoder.step(part, state)
-        parts.append(y)
+        emissions, state = encoder.step(part, state)
+        parts.append(emissions.final)
     return torch.cat(parts, dim=1), state
 
 
@@ -110,7 +110,7 @@ def test_steps_of_mixed_sizes_give_what_the_whole_gives(encoder):
     x = features()
     y, state = in_steps(encoder, x[:, : 4 * 80], [1, 5, 2, 20, 1, 1, 10])
     tail, _ = encoder.step(x[:, 4 * 80 :], state)
-    assert_close(torch.cat([y, tail], dim=1), encoder(x).final)
+    assert_close(torch.cat([y, tail.final], dim=1), encoder(x).final)
 
 
 @pytest.mark.parametrize("tail", [1, 2, 3])
@@ -141,7 +141,7 @@ def test_streams_of_different_age_share_a_batch(encoder):
     pairs = zip(*([t for _, t in state_tensors(state)] for state in states), strict=True)
     together = replace_tensors(states[0], (torch.cat(pair) for pair in pairs))
     y, _ = encoder.step(torch.cat([old[:, -8:], young[:, -8:]]), together)
-    assert_close(y, torch.cat(expected))
+    assert_close(y.final, torch.cat(expected))
 
 
 def test_streams_in_turn_do_not_disturb_each_other(encoder):
@@ -150,7 +150,7 @@ def test_streams_in_turn_do_not_disturb_each_other(encoder):
     for chunks in zip(first.split(8, dim=1), second.split(8, dim=1), strict=True):
         for stream in range(2):
             y, states[stream] = encoder.step(chunks[stream], states[stream])
-            parts[stream].append(y)
+            parts[stream].append(y.final)
     assert_close(torch.cat(parts[0], dim=1), encoder(first).final)
     assert_close(torch.cat(parts[1], dim=1), encoder(second).final)
 
@@ -263,7 +263,7 @@ def test_the_far_past_is_heard_through_the_memory_only():
     # Frame 7 lies in summary 1; after frame 20, the bank holds 1, 2 and 3, and level 1 has long lost sight of it.
     plain, other = (in_steps(encoder, y[:, :80], 1)[1] for y in (x, disturbed(x, 7)))
     assert_same_state(other._replace(bank=plain.bank), plain, rtol=0, atol=0)
-    heard, heard_other = (encoder.step(x[:, 80:88], state)[0] for state in (plain, other))
+    heard, heard_other = (encoder.step(x[:, 80:88], state)[0].final for state in (plain, other))
     assert (heard_other - heard).abs().max() > 1e-3
 
 
@@ -274,7 +274,7 @@ def test_a_step_is_made_of_parts_that_run_apart(encoder):
         y, state = encoder.step(chunk, state)
         x, frontend, lower = encoder.run_lower(chunk, apart, 2)
         top, upper = encoder.run_upper(x, apart, 2, ())
-        assert_close(encoder.emit(top), y)
+        assert_close(encoder.emit(top), y.final)
         pool, bank = apart.pool, apart.bank
         if encoder.levels:
             pooled, number, first = encoder.run_summaries(x, pool[0])
@@ -294,7 +294,7 @@ def test_a_summary_is_not_read_before_its_chunk_is_over():
     for chunk in x.split(8, dim=1):
         y, next_state = encoder.step(chunk, state)
         without, _ = encoder.step(chunk, state._replace(bank=encoder.init_state(2).bank))
-        bank_is_read.append(not torch.equal(y, without))
+        bank_is_read.append(not torch.equal(y.final, without.final))
         state = next_state
     assert bank_is_read == [False, False, False, True, True, True]
 
@@ -311,7 +311,7 @@ def test_every_upper_block_reads_its_own_part_of_the_bank(part):
         other[:, reader] += torch.randn_like(other[:, reader])
         y, after = encoder.step(x[:, 80:], state._replace(bank=(state.bank[0]._replace(**{part: other}),)))
         blocks = zip(after.level1[2:], expected[1].level1[2:], strict=True)
-        return [not torch.equal(y, expected[0]), *(not torch.equal(a.key, b.key) for a, b in blocks)]
+        return [not torch.equal(y.final, expected[0].final), *(not torch.equal(a.key, b.key) for a, b in blocks)]
 
     assert changes(0) == [False, False, False]  # the level's own
     assert changes(1) == [True, False, True]
@@ -363,13 +363,29 @@ def test_a_chunk_may_be_longer_than_a_segment():
 
 def test_a_recording_of_one_chunk_is_one_step(encoder):
     x = features(2)
-    assert_close(encoder(x).final, encoder.step(x, encoder.init_state(2))[0])
+    assert_close(encoder(x).final, encoder.step(x, encoder.init_state(2))[0].final)
 
 
 def test_emissions_are_log_probabilities(encoder):
-    for emissions in encoder(features(20)):
-        assert emissions.dtype == torch.float32
-        assert_close(emissions.exp().sum(dim=2), torch.ones(2, 20))
+    emissions = encoder(features(20))
+    assert emissions.phones is None
+    for log_probs in (emissions.final, emissions.lower):
+        assert log_probs.dtype == torch.float32
+        assert_close(log_probs.exp().sum(dim=2), torch.ones(2, 20))
+
+
+def test_a_model_with_phones_emits_them_beside_the_characters():
+    config = dataclasses.replace(build(TWO_LEVELS).config, phone_vocabulary_size=7)
+    torch.manual_seed(0)
+    encoder, x = Encoder(config).eval(), features(40)
+    whole = encoder(x)
+    assert (whole.final.shape, whole.lower.shape, whole.phones.shape) == ((2, 40, VOCABULARY), (2, 40, 7), (2, 40, 7))
+    assert_close(whole.phones.exp().sum(dim=2), torch.ones(2, 40))
+    state, parts = encoder.init_state(2), []
+    for chunk in x.split(encoder.config.encoder.chunk_features, dim=1):
+        emissions, state = encoder.step(chunk, state)
+        parts.append(emissions.phones)
+    assert_close(torch.cat(parts, dim=1), whole.phones)
 
 
 def test_features_are_normalised(encoder):
@@ -392,7 +408,7 @@ def without_gradient(encoder, frames):
     emissions = encoder.train()(features(frames))
     targets, lengths = torch.randint(1, VOCABULARY, (2, 2)), torch.tensor([2, 1])
     frame_counts = torch.full((2,), frames)
-    for log_probs in emissions:
+    for log_probs in (emissions.final, emissions.lower):
         loss = torch.nn.functional.ctc_loss(log_probs.transpose(0, 1), targets, frame_counts, lengths)
         loss.backward(retain_graph=True)
     gradients = {name: parameter.grad for name, parameter in encoder.named_parameters()}

@@ -49,9 +49,9 @@ def run_torch(encoder, features, forget=False):
     state = encoder.init_state(1)
     empty, parts = state.bank, []
     for chunk in torch.from_numpy(features)[None].split(encoder.config.encoder.chunk_features, dim=1):
-        log_probs, state = encoder.step(chunk, state)
+        emissions, state = encoder.step(chunk, state)
         state = state._replace(bank=empty) if forget else state
-        parts.append(log_probs[0].numpy())
+        parts.append(emissions.final[0].numpy())
     return np.concatenate(parts), state
 
 

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from edgeasr.errors import BundleError, ConfigError, ManifestError
 from edgeasr.manifest import read_manifest
+from edgeasr.phones import PHONES
 from edgeasr.train.checkpoint import Checkpoint, load_tensors
 from edgeasr.train.loop import BEST, LAST, RESUME, Trainer, learning_rate, train
 from edgeasr.train.processes import Observer, Outcome, Place
@@ -269,7 +270,7 @@ def test_the_features_are_normalised_by_what_is_trained_on(toy_recipe, tmp_path)
     trainer.begin()
     rows = []
     for i in range(20):
-        features, lengths, _, _ = trainer.corpus.collate([i], (0,))
+        features, lengths, *_ = trainer.corpus.collate([i], (0,))
         rows.append(features[0, : 4 * int(lengths[0])])
     joined = torch.cat(rows)
     torch.testing.assert_close(trainer.encoder.feature_mean, joined.mean(dim=0), atol=1e-4, rtol=0)
@@ -296,6 +297,32 @@ def test_a_new_run_may_choose_its_own_dropout(straight, toy_recipe, toy_model, t
     trainer.begin()
     assert_same(trainer.encoder.state_dict(), dict(Checkpoint.load(best).weights))
     assert trainer.encoder.upper[0].dropout.p == 0.3
+
+
+def test_a_model_of_characters_can_go_on_to_learn_phones(straight, toy_recipe, tmp_path):
+    best = straight[0].directory / BEST
+    weights = Checkpoint.load(best).weights
+    dictionary = tmp_path / "words.dict"
+    texts = {word for u in read_manifest(straight[0].resolve(straight[0].data.train)[0]) for word in u.text.split()}
+    dictionary.write_text("".join(f"{word} AH0 T\n" for word in sorted(texts)))
+    plain = toy_recipe(tmp_path / "new", data={"dictionary": str(dictionary)})
+    recipe = dataclasses.replace(plain, model=dataclasses.replace(plain.model, phone_vocabulary_size=len(PHONES)))
+    trainer = Trainer(recipe, init=best)
+    trainer.begin()
+    now = trainer.encoder.state_dict()
+    fresh = {"phone_emission.weight", "phone_emission.bias", "lower_emission.weight", "lower_emission.bias"}
+    assert now.keys() - weights.keys() == {"phone_emission.weight", "phone_emission.bias"}
+    assert_same({name: now[name] for name in now.keys() - fresh}, {name: weights[name] for name in now.keys() - fresh})
+    outcome = train(recipe, said, best)
+    assert (outcome.step, outcome.finished) == (8, True)
+    assert Checkpoint.load(recipe.directory / LAST).config.phone_vocabulary_size == 41
+
+
+def test_a_word_without_a_pronunciation_is_found_before_training(straight, toy_recipe, tmp_path):
+    dictionary = tmp_path / "words.dict"
+    dictionary.write_text("nothing AH0\n")
+    with pytest.raises(ManifestError, match="is not in the dictionary: add its pronunciation"):
+        Trainer(toy_recipe(tmp_path, data={"dictionary": str(dictionary)})).begin()
 
 
 def test_a_checkpoint_of_another_model_is_refused(straight, toy_recipe, toy_model, tmp_path):

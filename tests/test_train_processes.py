@@ -28,6 +28,8 @@ def joined(batches: list[Batch]) -> Batch:
         torch.cat([batch.frames for batch in batches]),
         padded([row for batch in batches for row in batch.targets]),
         torch.cat([batch.target_lengths for batch in batches]),
+        padded([row for batch in batches for row in batch.phones]),
+        torch.cat([batch.phone_lengths for batch in batches]),
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from edgeasr.config import PRESETS
 from edgeasr.errors import ConfigError
+from edgeasr.phones import PHONES
 from edgeasr.train.recipe import AugmentConfig, DataConfig, OptimizerConfig, Recipe, RunConfig
 
 LEAST = '[data]\ntrain = ["train.jsonl"]\n'
@@ -69,6 +70,12 @@ def test_every_table_is_read(tmp_path):
     assert (recipe.augment.speed, recipe.augment.codec) == ((1, 1), 0.5)
     assert (recipe.optimizer.steps, recipe.optimizer.warmup_steps, recipe.optimizer.bf16) == (100, 10, False)
     assert (recipe.run.processes, recipe.run.chunk_frames) == (2, (4, 8))
+
+
+def test_a_dictionary_gives_the_model_phones(tmp_path):
+    recipe = load(tmp_path, LEAST + 'dictionary = "words.dict"')
+    assert recipe.model.phone_vocabulary_size == len(PHONES)
+    assert load(tmp_path, LEAST).model.phone_vocabulary_size == 0
 
 
 def test_paths_start_from_the_working_directory(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from edgeasr.config import ModelConfig
 from edgeasr.errors import AudioFormatError, ConfigError, ManifestError
 from edgeasr.features import num_frames
 from edgeasr.manifest import Utterance
+from edgeasr.phones import Dictionary, pronounce
 from edgeasr.tokenizer import Tokenizer, normalize_text
 from edgeasr.train.augment import WaveformAugmenter
 from edgeasr.train.features import log_mel
@@ -36,6 +37,8 @@ class Batch(NamedTuple):
     frames: Tensor  # (B,) encoder frames that hold speech
     targets: Tensor  # (B, U) token ids
     target_lengths: Tensor  # (B,)
+    phones: Tensor  # (B, P) phone ids; P is 0 for a model without phones
+    phone_lengths: Tensor  # (B,)
 
 
 class WaveformCache:
@@ -143,9 +146,11 @@ class Collator:
         model: ModelConfig,
         tokenizer: Tokenizer,
         augment: WaveformAugmenter | None,
+        dictionary: Dictionary | None = None,
     ) -> None:
         self.cache, self.model, self.augment = cache, model, augment
         self.targets = [_encode(utterance, tokenizer) for utterance in cache.utterances]
+        self.phones = [_pronounce(utterance, dictionary) for utterance in cache.utterances]
 
     def __call__(self, indices: Sequence[int], seed: Sequence[int]) -> Batch:
         """The batch of these utterances; the same seed gives the same batch."""
@@ -155,13 +160,14 @@ class Collator:
             waveform = self.cache[index]
             waveforms.append(self.augment(waveform, rng) if self.augment else waveform)
         features, frames = batch_features(waveforms, self.model)
-        targets = [self.targets[index] for index in indices]
-        return Batch(
-            features,
-            frames,
-            torch.nn.utils.rnn.pad_sequence([torch.tensor(t) for t in targets], batch_first=True),
-            torch.tensor([len(t) for t in targets]),
-        )
+        targets, phones = ([table[index] for index in indices] for table in (self.targets, self.phones))
+        return Batch(features, frames, *_padded(targets), *_padded(phones))
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Rows of ids side by side, (B, longest), and their lengths, (B,)."""
+    ids = [torch.tensor(row, dtype=torch.int64) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(ids, batch_first=True), torch.tensor([len(row) for row in rows])
 
 
 def batch_features(waveforms: Sequence[NDArray[np.float32]], model: ModelConfig) -> tuple[Tensor, Tensor]:
@@ -178,6 +184,16 @@ def batch_features(waveforms: Sequence[NDArray[np.float32]], model: ModelConfig)
         row[: len(waveform)] = waveform[: len(row)]
     lengths = torch.tensor([-(-n // encoder.subsampling) for n in frames])
     return log_mel(torch.from_numpy(samples), config), lengths
+
+
+def _pronounce(utterance: Utterance, dictionary: Dictionary | None) -> list[int]:
+    """Phone ids of the text; none without a dictionary."""
+    if dictionary is None:
+        return []
+    try:
+        return pronounce(normalize_text(utterance.text), dictionary)
+    except ConfigError as error:
+        raise ManifestError(f"{utterance.path}: {error}") from error
 
 
 def _encode(utterance: Utterance, tokenizer: Tokenizer) -> list[int]:

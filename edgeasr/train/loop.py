@@ -26,7 +26,7 @@ from edgeasr.train.augment import mask_spectrogram, warp_bands
 from edgeasr.train.checkpoint import Checkpoint
 from edgeasr.train.corpus import Corpus
 from edgeasr.train.data import Batch
-from edgeasr.train.loss import consistency_loss, training_loss, twice
+from edgeasr.train.loss import training_loss, twice, views_loss
 from edgeasr.train.optimizer import Optimizer
 from edgeasr.train.processes import Observer, Outcome, Place, Progress, never, run_here, run_in_processes, unheard
 from edgeasr.train.recipe import Recipe
@@ -134,9 +134,9 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
             emissions = self.model(features, self._chunk_frames())
         # The mean over all tokens of all processes: gradients are averaged, so undo the division by world.
-        loss = training_loss(emissions, batch, config.lower_ctc_weight)
+        loss = training_loss(emissions, batch, config.lower_ctc_weight, config.phone_weight)
         if views == 2:
-            loss = loss + config.consistency_weight * consistency_loss(emissions.final, batch.frames)
+            loss = loss + config.consistency_weight * views_loss(emissions, batch.frames, config.phone_weight)
         loss = loss * (place.world / tokens)
         self.encoder.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -234,12 +234,21 @@ class Trainer:
         checkpoint, model = Checkpoint.load(path), self.recipe.model
         # Dropout has no weights: a new run may choose its own.
         encoder = replace(checkpoint.config.encoder, dropout=model.encoder.dropout)
-        if replace(checkpoint.config, encoder=encoder) != model:
+        phones = model.phone_vocabulary_size
+        if replace(checkpoint.config, encoder=encoder, phone_vocabulary_size=phones) != model:
             raise ConfigError(f"{path} has another model configuration than the recipe: make them equal")
         try:
-            self.encoder.load_state_dict(checkpoint.encoder().state_dict())
+            weights = checkpoint.encoder().state_dict()
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from error
+        if checkpoint.config.phone_vocabulary_size != phones:
+            # Characters or phones: the outputs that the checkpoint lacks start anew.
+            fresh = self.encoder.state_dict()
+            weights = {
+                name: weights[name] if name in weights and weights[name].shape == tensor.shape else tensor
+                for name, tensor in fresh.items()
+            }
+        self.encoder.load_state_dict(weights)
 
     def _measure_features(self) -> None:
         """Mean and deviation of each mel band over a sample of the training set, augmented as in training."""
@@ -247,7 +256,7 @@ class Trainer:
         sample = rng.permutation(len(self.corpus.utterances))[:256].tolist()
         frames = []
         for i in sample:
-            features, lengths, _, _ = self.corpus.collate([i], (self.recipe.run.seed, i))
+            features, lengths, *_ = self.corpus.collate([i], (self.recipe.run.seed, i))
             frames.append(features[0, : int(lengths[0]) * self.recipe.model.encoder.subsampling])
         joined = torch.cat(frames)
         self.encoder.feature_mean.copy_(joined.mean(dim=0))

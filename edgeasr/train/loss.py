@@ -10,31 +10,41 @@ from edgeasr.encoder import Emissions
 from edgeasr.train.data import Batch
 
 
-def ctc_loss(log_probs: Tensor, batch: Batch) -> Tensor:
+def ctc_loss(log_probs: Tensor, frames: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
     """Negative log-likelihood (Graves et al. 2006), summed over the batch; rows without a path count 0.
 
-    log_probs: (B, T, V) float32
+    log_probs: (B, T, V) float32; frames: (B,); targets: (B, U); target_lengths: (B,)
     returns: ()
     """
-    return F.ctc_loss(
-        log_probs.transpose(0, 1),
-        batch.targets,
-        batch.frames,
-        batch.target_lengths,
-        reduction="sum",
-        zero_infinity=True,
-    )
+    return F.ctc_loss(log_probs.transpose(0, 1), targets, frames, target_lengths, reduction="sum", zero_infinity=True)
 
 
-def training_loss(emissions: Emissions, batch: Batch, lower_weight: float) -> Tensor:
-    """Final and intermediate CTC (Lee and Watanabe 2021, arXiv 2102.03216), summed over the batch."""
-    final, lower = ctc_loss(emissions.final, batch), ctc_loss(emissions.lower, batch)
-    return (1 - lower_weight) * final + lower_weight * lower
+def training_loss(emissions: Emissions, batch: Batch, lower_weight: float, phone_weight: float) -> Tensor:
+    """Final and intermediate CTC (Lee and Watanabe 2021, arXiv 2102.03216), summed over the batch.
+
+    A model with phones learns them from its lower output, and beside characters from its final one
+    (hierarchical multitask learning, arXiv 1807.06234).
+    """
+    characters = batch.frames, batch.targets, batch.target_lengths
+    final = ctc_loss(emissions.final, *characters)
+    if emissions.phones is None:
+        return (1 - lower_weight) * final + lower_weight * ctc_loss(emissions.lower, *characters)
+    phones = batch.frames, batch.phones, batch.phone_lengths
+    final = (1 - phone_weight) * final + phone_weight * ctc_loss(emissions.phones, *phones)
+    return (1 - lower_weight) * final + lower_weight * ctc_loss(emissions.lower, *phones)
 
 
 def twice(batch: Batch) -> Batch:
     """Every utterance two times: rows i and B + i are views of the same."""
     return Batch(*(torch.cat([part, part]) for part in batch))
+
+
+def views_loss(emissions: Emissions, frames: Tensor, phone_weight: float) -> Tensor:
+    """`consistency_loss` of what the model says at its end; the arguments are as there and in `training_loss`."""
+    loss = consistency_loss(emissions.final, frames)
+    if emissions.phones is None:
+        return loss
+    return (1 - phone_weight) * loss + phone_weight * consistency_loss(emissions.phones, frames)
 
 
 def consistency_loss(log_probs: Tensor, frames: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 
 from edgeasr.config import EncoderConfig, FeatureConfig, FrozenConfig, ModelConfig, preset, require
 from edgeasr.errors import ConfigError
+from edgeasr.phones import PHONES
 
 ConfigT = TypeVar("ConfigT")
 
@@ -21,6 +22,7 @@ class DataConfig(FrozenConfig):
     train: tuple[str, ...] = ()
     dev: tuple[str, ...] = ()
     noise: tuple[str, ...] = ()  # folders of noise recordings
+    dictionary: str = ""  # pronunciations of all words: the model learns phones beside characters
     max_duration_s: float = 33.0
     batch_s: float = 80.0  # audio in one optimiser step, over all processes
     weights: dict[str, Any] = field(default_factory=dict)  # part of a path -> share drawn in each epoch
@@ -94,6 +96,7 @@ class OptimizerConfig(FrozenConfig):
     clip_norm: float = 2.0
     ema_decay: float = 0.999
     lower_ctc_weight: float = 0.3
+    phone_weight: float = 0.4  # of phones beside characters, in a model that has them
     consistency_weight: float = 0.0  # above 0, every utterance is seen twice in a step, with masks of its own each time
     bf16: bool = True
     muon: bool = False  # for matrices inside the encoder: learns more a step, and costs a quarter of it on a CPU
@@ -105,7 +108,7 @@ class OptimizerConfig(FrozenConfig):
         )
         for name in ("peak_rate", "clip_norm"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
-        for name in ("ema_decay", "lower_ctc_weight"):
+        for name in ("ema_decay", "lower_ctc_weight", "phone_weight"):
             require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: it must be in [0, 1)")
         for name in ("weight_decay", "consistency_weight"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
@@ -177,10 +180,15 @@ class Recipe:
             except ConfigError as error:
                 raise ConfigError(f"[{table}] {error}") from error
 
+        data = built("data", DataConfig.from_dict)
         return cls(
             root=Path.cwd(),
-            model=ModelConfig(built("features", FeatureConfig.from_dict), built("model", _encoder)),
-            data=built("data", DataConfig.from_dict),
+            model=ModelConfig(
+                built("features", FeatureConfig.from_dict),
+                built("model", _encoder),
+                phone_vocabulary_size=len(PHONES) if data.dictionary else 0,
+            ),
+            data=data,
             augment=built("augment", AugmentConfig.from_dict),
             optimizer=built("optimizer", OptimizerConfig.from_dict),
             run=built("run", RunConfig.from_dict),

@@ -1,0 +1,61 @@
+"""Complete a pronunciation dictionary for the words of manifests by the letter-to-sound rules of flite.
+
+    python -m edgeasr.train.pronunciations cmudict.dict train.jsonl --output words.dict
+
+flite's rules (Black, Lenzo and Pagel 1998) were learnt from the CMU dictionary; a system package has them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeasr.errors import ConfigError
+from edgeasr.manifest import read_manifest
+from edgeasr.phones import missing_words, phone, read_dictionary
+from edgeasr.tokenizer import normalize_text
+
+_PAUSE = "pau"
+
+
+def letters_to_sounds(word: str) -> list[str]:
+    """The phones that flite would say. raises: ConfigError without flite"""
+    if shutil.which("flite") is None:
+        raise ConfigError("flite is not installed: apt-get install flite")
+    said = subprocess.run(["flite", "-t", word, "-ps", "-o", "none"], check=True, capture_output=True, text=True)
+    return [phone(symbol) for symbol in said.stdout.split() if symbol != _PAUSE]
+
+
+def complete(dictionary: Path, manifests: Sequence[Path], output: Path) -> int:
+    """Write the dictionary with the missing words of the manifests behind it. returns: how many were missing
+
+    raises: ConfigError, ManifestError
+    """
+    texts = (normalize_text(u.text) for path in manifests for u in read_manifest(path))
+    missing = missing_words(texts, read_dictionary(dictionary))
+    lines = []
+    for word in missing:
+        sounds = letters_to_sounds(word)
+        # A lone apostrophe says nothing; the neutral vowel keeps it a word.
+        lines.append(f"{word} {' '.join(sounds or ['AX'])}\n")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(dictionary.read_text(encoding="utf-8").rstrip("\n") + "\n" + "".join(lines), encoding="utf-8")
+    return len(missing)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("dictionary", type=Path, help="in the format of the CMU dictionary")
+    parser.add_argument("manifests", type=Path, nargs="+")
+    parser.add_argument("--output", type=Path, required=True)
+    given = parser.parse_args()
+    count = complete(given.dictionary, given.manifests, given.output)
+    print(f"{count} words added to {given.output}")  # noqa: T201 - a command line
+
+
+if __name__ == "__main__":
+    main()
