@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeasr.errors import BundleError, ConfigError
-from edgeasr.tokenizer import Tokenizer
+from edgeasr.tokenizer import SPACE, Tokenizer
 
 # Half precision may round a log-probability a little above 0; anything larger is a logit.
 _LARGEST_LOG_PROB = 0.01
@@ -70,11 +70,43 @@ class Decoder(Protocol):
         """
 
 
+def best_tokens(
+    log_probs: NDArray[np.floating[Any]], tokenizer: Tokenizer, start_s: float, frame_s: float
+) -> tuple[list[int], list[float]]:
+    """The likeliest token of every frame and its log-probability.
+
+    log_probs: (T, V), whose first frame begins at start_s
+    errors:    BundleError for another V, NaN or what cannot be log-probabilities
+    """
+    num_tokens = len(tokenizer)
+    if log_probs.ndim != 2 or log_probs.shape[1] != num_tokens:
+        raise BundleError(
+            f"got log-probabilities of shape {log_probs.shape}, wanted (T, {num_tokens}): "
+            "use the tokens of the model that made them"
+        )
+    best = log_probs.max(axis=1)
+    wrong = np.flatnonzero(~(np.isfinite(best) & (best <= _LARGEST_LOG_PROB)))
+    if wrong.size:
+        at_s = start_s + int(wrong[0]) * frame_s
+        raise BundleError(
+            f"got {best[wrong[0]]} as highest log-probability at {at_s:.2f} s, wanted a number up to 0: "
+            "the model is damaged or does not end in log_softmax, export it again"
+        )
+    return log_probs.argmax(axis=1).tolist(), best.tolist()
+
+
+def checked_frame_s(frame_s: float) -> float:
+    """`frame_s`. Errors: ConfigError for what is no duration"""
+    if not 0 < frame_s < math.inf:
+        raise ConfigError(f"got frame_s {frame_s}, wanted a duration above 0: take it from the model's config")
+    return frame_s
+
+
 @dataclass
 class _Emission:
-    """A run of frames with the same letter; log_prob is its highest."""
+    """A run of frames with the same letter, or piece of a word; log_prob is its highest."""
 
-    letter: str
+    letters: str
     start_frame: int
     end_frame: int
     log_prob: float
@@ -83,18 +115,16 @@ class _Emission:
 class CtcGreedyDecoder:
     """The best token of every frame, repeats collapsed, blanks removed (Graves et al. 2006, best path).
 
-    A space finishes a word; earlier output never changes. A word starts with the first frame of its first
-    letter and ends after the last frame of its last letter. Its confidence is the geometric mean over its
-    letters of the highest posterior in the letter's run of frames.
+    A space, alone or before the letters of a piece, finishes a word; earlier output never changes. A word starts
+    with the first frame of its first letter (or piece) and ends after the last frame of its last one. Its confidence
+    is the geometric mean over its letters of the highest posterior in the letter's run of frames.
 
     frame_s: duration of a frame
     """
 
     def __init__(self, tokenizer: Tokenizer, frame_s: float) -> None:
-        if not 0 < frame_s < math.inf:
-            raise ConfigError(f"got frame_s {frame_s}, wanted a duration above 0: take it from the model's config")
         self.tokenizer = tokenizer
-        self.frame_s = frame_s
+        self.frame_s = checked_frame_s(frame_s)
         self._start_frame = 0
         self._next_frame = 0
         self._letters_end_frame = 0
@@ -136,7 +166,7 @@ class CtcGreedyDecoder:
         log_probs: (T, V), any T, 0 included
         errors:    BundleError for another V, NaN or what cannot be log-probabilities; no frame is taken then
         """
-        ids, best = self._best_tokens(log_probs)
+        ids, best = best_tokens(log_probs, self.tokenizer, self.end_s, self.frame_s)
         for token_id, log_prob in zip(ids, best, strict=True):
             self._take(token_id, log_prob)
 
@@ -169,35 +199,20 @@ class CtcGreedyDecoder:
         self._finished = []
         self._unfinished = unfinished
 
-    def _best_tokens(self, log_probs: NDArray[np.floating[Any]]) -> tuple[list[int], list[float]]:
-        num_tokens = len(self.tokenizer)
-        if log_probs.ndim != 2 or log_probs.shape[1] != num_tokens:
-            raise BundleError(
-                f"got log-probabilities of shape {log_probs.shape}, wanted (T, {num_tokens}): "
-                "use the tokens of the model that made them"
-            )
-        best = log_probs.max(axis=1)
-        wrong = np.flatnonzero(~(np.isfinite(best) & (best <= _LARGEST_LOG_PROB)))
-        if wrong.size:
-            at_s = (self._next_frame + int(wrong[0])) * self.frame_s
-            raise BundleError(
-                f"got {best[wrong[0]]} as highest log-probability at {at_s:.2f} s, wanted a number up to 0: "
-                "the model is damaged or does not end in log_softmax, export it again"
-            )
-        return log_probs.argmax(axis=1).tolist(), best.tolist()
-
     def _take(self, token_id: int, log_prob: float) -> None:
         frame, repeated = self._next_frame, token_id == self._last_id
         self._next_frame, self._last_id = frame + 1, token_id
         if token_id == self.tokenizer.blank_id:
             return
-        if token_id == self.tokenizer.space_id:
+        token = self.tokenizer.tokens[token_id]
+        letters = token.removeprefix(SPACE)
+        if not repeated and letters != token:
             self._finish_word()
+        if not letters:
             return
         self._letters_end_frame = frame + 1
         if not repeated:
-            letter = self.tokenizer.tokens[token_id]
-            self._unfinished.append(_Emission(letter, frame, frame + 1, log_prob))
+            self._unfinished.append(_Emission(letters, frame, frame + 1, log_prob))
         elif self._unfinished:
             held = self._unfinished[-1]
             held.end_frame, held.log_prob = frame + 1, max(held.log_prob, log_prob)
@@ -210,7 +225,7 @@ class CtcGreedyDecoder:
     def _word(self, emissions: Sequence[_Emission]) -> Word:
         mean_log_prob = math.fsum(emission.log_prob for emission in emissions) / len(emissions)
         return Word(
-            word="".join(emission.letter for emission in emissions),
+            word="".join(emission.letters for emission in emissions),
             start=emissions[0].start_frame * self.frame_s,
             end=emissions[-1].end_frame * self.frame_s,
             conf=min(1.0, math.exp(mean_log_prob)),

@@ -288,3 +288,36 @@ def test_segments_lose_and_repeat_nothing(segments):
     finals.append(builder.final(decoder.hypothesis(), start=decoder.start_s, end=decoder.end_s))
     heard = "".join(word.word for final in finals for word in final.words)
     assert heard == "".join(collapse("".join(path for path, _ in segments)))
+
+
+PIECES = Tokenizer(("<blank>", " the", " ", "th", "en", " c", "at", "a", "t", "h", "e", "n", "c"))
+
+
+def decode_pieces(path):
+    """The decoder after a best path of pieces; None is the blank."""
+    ids = [0 if piece is None else PIECES.tokens.index(piece) for piece in path]
+    probs = np.full((len(path), len(PIECES)), 0.1 / (len(PIECES) - 1), np.float32)
+    probs[np.arange(len(path)), ids] = 0.9
+    decoder = CtcGreedyDecoder(PIECES, FRAME_S)
+    decoder.accept(np.log(probs))
+    return decoder
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ([" the", " the", None, " c", "at"], [("the", 0, 2), ("cat", 3, 5)]),
+        ([" the", None, " the"], [("the", 0, 1), ("the", 2, 3)]),
+        (["th", "th", "en", None, "en"], [("thenen", 0, 5)]),
+        ([None, " c", "at", " ", "at", "at"], [("cat", 1, 3), ("at", 4, 6)]),
+        ([" ", None, " "], []),
+    ],
+)
+def test_a_piece_with_a_space_begins_a_word(path, words):
+    assert frames(decode_pieces(path).hypothesis()) == words
+
+
+def test_a_word_of_pieces_is_stable_once_the_next_begins():
+    assert decode_pieces([" the", None]).stable_words == 0
+    assert decode_pieces([" the", None, " c"]).stable_words == 1
+    assert decode_pieces([" the", " "]).stable_words == 1

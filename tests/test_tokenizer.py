@@ -24,6 +24,27 @@ def test_empty_text_has_no_ids():
     assert Tokenizer().decode([]) == ""
 
 
+PIECES = Tokenizer((BLANK, "th", " a", "the", " the", "in", " c", "hin", " ", "a", "c", "e", "h", "i", "n", "t"))
+
+
+def test_pieces_are_joined_in_the_order_of_the_tokens():
+    assert [PIECES.tokens[i] for i in PIECES.encode("the thin thane ate a chin")] == [
+        *(" the", " ", "th", "in", " ", "th", "a", "n", "e", " a", "t", "e", " a"),
+        *(" c", "hin"),
+    ]
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.text("aceihnt", min_size=1), max_size=5).map(" ".join))
+def test_pieces_become_the_text_again(text):
+    assert PIECES.decode(PIECES.encode(text)) == text
+
+
+def test_characters_are_no_pieces():
+    assert (PIECES.has_pieces, Tokenizer().has_pieces) == (True, False)
+    assert Tokenizer().decode([1, 3]) == " a"  # only pieces imply a space before the first word
+
+
 def test_decode_leaves_blanks_out_and_keeps_repeats():
     assert Tokenizer().decode([0, 3, 3, 0, 4]) == "aab"
 
@@ -44,8 +65,9 @@ def test_an_id_outside_the_tokens_is_refused(token_id):
     [
         ((), "put the blank first"),
         ((" ", BLANK, "a"), "put the blank first"),
-        ((BLANK, " ", "the"), "'the', wanted single characters"),
-        ((BLANK, " ", ""), "'', wanted single characters"),
+        ((BLANK, " ", "a b"), "'a b', wanted letters, after a space at most"),
+        ((BLANK, " ", "a "), "'a ', wanted letters, after a space at most"),
+        ((BLANK, " ", ""), "'', wanted letters, after a space at most"),
         ((BLANK, " ", "a", "a"), "wanted each once"),
         ((BLANK, "a"), "without a space"),
     ],

@@ -72,6 +72,14 @@ def test_every_table_is_read(tmp_path):
     assert (recipe.run.processes, recipe.run.chunk_frames) == (2, (4, 8))
 
 
+def test_pieces_make_the_vocabulary(tmp_path):
+    path = tmp_path / "pieces.tokens"
+    path.write_text(" a\n \na\n")
+    recipe = load(tmp_path, LEAST + f'tokens = "{path}"')
+    assert (recipe.model.vocabulary_size, recipe.tokenizer.tokens[1]) == (4, " a")
+    assert load(tmp_path, LEAST).model.vocabulary_size == 29
+
+
 def test_a_dictionary_gives_the_model_phones(tmp_path):
     recipe = load(tmp_path, LEAST + 'dictionary = "words.dict"')
     assert recipe.model.phone_vocabulary_size == len(PHONES)

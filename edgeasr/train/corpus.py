@@ -9,7 +9,7 @@ from pathlib import Path
 from edgeasr.errors import ManifestError
 from edgeasr.manifest import Utterance, read_manifest
 from edgeasr.phones import read_dictionary
-from edgeasr.tokenizer import Tokenizer, normalize_text
+from edgeasr.tokenizer import normalize_text
 from edgeasr.train.augment import WaveformAugmenter, load_noise
 from edgeasr.train.data import BatchPlan, Collator, WaveformCache
 from edgeasr.train.processes import Observer, Place, Progress
@@ -45,7 +45,7 @@ class Corpus:
         caches = [WaveformCache(folder, utterances, rate) for utterances in [train, *dev.values()]]
         # Texts first: an error in one is found before hours of decoding.
         dictionary = read_dictionary(recipe.root / data.dictionary) if data.dictionary else None
-        collate = Collator(caches[0], recipe.model, Tokenizer(), None, dictionary)
+        collate = Collator(caches[0], recipe.model, recipe.tokenizer, None, dictionary)
         _decode(caches, place, observer)
         noise = load_noise(recipe.resolve(data.noise), rate)
         collate.augment = WaveformAugmenter(recipe.augment, noise, rate)

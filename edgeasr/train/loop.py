@@ -21,7 +21,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from edgeasr.encoder import Encoder, num_parameters
 from edgeasr.errors import BundleError, ConfigError
-from edgeasr.tokenizer import Tokenizer
 from edgeasr.train.augment import mask_spectrogram, warp_bands
 from edgeasr.train.checkpoint import Checkpoint
 from edgeasr.train.corpus import Corpus
@@ -51,7 +50,7 @@ class Trainer:
         self, recipe: Recipe, place: Place = ALONE, observer: Observer = UNHEARD, init: Path | None = None
     ) -> None:
         self.recipe, self.place, self.observer, self.init = recipe, place, observer, init
-        self.tokenizer = Tokenizer()
+        self.tokenizer = recipe.tokenizer
         torch.manual_seed(recipe.run.seed)
         self.encoder = Encoder(recipe.model)
         self.encoder.frontend.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

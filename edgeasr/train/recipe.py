@@ -11,6 +11,8 @@ from typing import Any, Self, TypeVar
 from edgeasr.config import EncoderConfig, FeatureConfig, FrozenConfig, ModelConfig, preset, require
 from edgeasr.errors import ConfigError
 from edgeasr.phones import PHONES
+from edgeasr.tokenizer import Tokenizer
+from edgeasr.train.pieces import read_tokens
 
 ConfigT = TypeVar("ConfigT")
 
@@ -22,6 +24,7 @@ class DataConfig(FrozenConfig):
     train: tuple[str, ...] = ()
     dev: tuple[str, ...] = ()
     noise: tuple[str, ...] = ()  # folders of noise recordings
+    tokens: str = ""  # pieces of words, one a line, as edgeasr.train.pieces writes them; empty: characters
     dictionary: str = ""  # pronunciations of all words: the model learns phones beside characters
     max_duration_s: float = 33.0
     batch_s: float = 80.0  # audio in one optimiser step, over all processes
@@ -146,6 +149,7 @@ class Recipe:
     augment: AugmentConfig = AugmentConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     run: RunConfig = RunConfig()
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
 
     def __post_init__(self) -> None:
         stride = (*self.model.encoder.summary_strides, None)[0]
@@ -181,14 +185,17 @@ class Recipe:
                 raise ConfigError(f"[{table}] {error}") from error
 
         data = built("data", DataConfig.from_dict)
+        tokenizer = read_tokens(Path(data.tokens)) if data.tokens else Tokenizer()
         return cls(
             root=Path.cwd(),
             model=ModelConfig(
                 built("features", FeatureConfig.from_dict),
                 built("model", _encoder),
+                vocabulary_size=len(tokenizer),
                 phone_vocabulary_size=len(PHONES) if data.dictionary else 0,
             ),
             data=data,
+            tokenizer=tokenizer,
             augment=built("augment", AugmentConfig.from_dict),
             optimizer=built("optimizer", OptimizerConfig.from_dict),
             run=built("run", RunConfig.from_dict),
