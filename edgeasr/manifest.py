@@ -19,6 +19,7 @@ class Utterance:
     duration_s: float
     text: str  # as it stands in the manifest
     speaker: str = ""
+    source: str = ""  # where it comes from: the key "source" if there is one, else the folder in audio_filepath
 
 
 def read_manifest(path: Path) -> list[Utterance]:
@@ -53,4 +54,6 @@ def _utterance(line: str, path: Path, number: int) -> Utterance:
         raise ManifestError(f"{where}: duration is {duration!r}, wanted seconds above 0: mend it")
     if not isinstance(text, str) or not isinstance(audio, str) or not audio:
         raise ManifestError(f"{where}: audio_filepath is {audio!r} and text {text!r}, wanted strings: mend the line")
-    return Utterance(path.parent / audio, float(duration), text, str(row.get("speaker") or ""))
+    speaker = str(row.get("speaker") or "")
+    source = str(row.get("source") or "") or audio.rpartition("/")[0]
+    return Utterance(path.parent / audio, float(duration), text, speaker, source)

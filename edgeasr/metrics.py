@@ -56,13 +56,13 @@ def word_errors(reference: str, hypothesis: str) -> ErrorCounts:
     spaces. Either may be empty.
     errors: ExtraMissingError without jiwer
     """
-    aligned = _jiwer().process_words(normalize_text(reference), normalize_text(hypothesis))
+    aligned = import_jiwer().process_words(normalize_text(reference), normalize_text(hypothesis))
     return ErrorCounts(aligned.hits, aligned.substitutions, aligned.insertions, aligned.deletions)
 
 
 def character_errors(reference: str, hypothesis: str) -> ErrorCounts:
     """Character errors of one utterance, spaces counted; otherwise as `word_errors`."""
-    aligned = _jiwer().process_characters(normalize_text(reference), normalize_text(hypothesis))
+    aligned = import_jiwer().process_characters(normalize_text(reference), normalize_text(hypothesis))
     return ErrorCounts(aligned.hits, aligned.substitutions, aligned.insertions, aligned.deletions)
 
 
@@ -129,7 +129,8 @@ def peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 1e6
 
 
-def _jiwer() -> ModuleType:
+def import_jiwer() -> ModuleType:
+    """The package that aligns texts. Errors: ExtraMissingError without it"""
     try:
         import jiwer
     except ImportError as error:

@@ -28,7 +28,8 @@ CONF = 0.9
 class ScriptedModel:
     """Emits the letter of the tone in each frame, `delay` frames late, with posterior CONF."""
 
-    name, backend, threads = "scripted", "numpy", 1
+    name, artefact, backend, threads = "scripted", "scripted-fp32", "numpy", 1
+    word_graph = None
 
     def __init__(self, delay: int = 0) -> None:
         self.config = ModelConfig()

@@ -29,9 +29,22 @@ def test_paths_are_relative_to_the_manifest(tmp_path):
     nested = {**ROW, "audio_filepath": "deep/c.mp3", "speaker": None, "lang": "en"}
     assert read_manifest(write(tmp_path, ROW, absolute, nested)) == [
         Utterance(tmp_path / "a.wav", 1.5, "hello", ""),
-        Utterance(Path("/elsewhere/b.flac"), 2.0, "hello", "ann"),
-        Utterance(tmp_path / "deep" / "c.mp3", 1.5, "hello", ""),
+        Utterance(Path("/elsewhere/b.flac"), 2.0, "hello", "ann", "/elsewhere"),
+        Utterance(tmp_path / "deep" / "c.mp3", 1.5, "hello", "", "deep"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("row", "source"),
+    [
+        ({}, ""),
+        ({"audio_filepath": "audio/books/a.wav"}, "audio/books"),
+        ({"audio_filepath": "audio/books/a.wav", "source": "librivox"}, "librivox"),
+        ({"audio_filepath": "audio/books/a.wav", "source": None}, "audio/books"),
+    ],
+)
+def test_the_source_is_a_key_or_the_folder(tmp_path, row, source):
+    assert read_manifest(write(tmp_path, ROW | row))[0].source == source
 
 
 def test_empty_lines_a_byte_order_mark_and_windows_line_ends_are_no_errors(tmp_path):

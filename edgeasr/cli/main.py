@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from edgeasr import __version__
+from edgeasr.cli.bench import bench
+from edgeasr.cli.bridge import bridge
 from edgeasr.cli.evaluate import evaluate
 from edgeasr.cli.export import export
 from edgeasr.cli.listen import listen
+from edgeasr.cli.lm import lm
 from edgeasr.cli.terminal import print_error, write_out
 from edgeasr.cli.train import train
 from edgeasr.cli.transcribe import transcribe
@@ -29,6 +32,9 @@ app = typer.Typer(
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(bridge, name="bridge")
+app.add_typer(bench, name="bench")
+app.add_typer(lm, name="lm")
 
 
 def _print_version(wanted: bool) -> None:
