@@ -17,6 +17,7 @@ from edgeasr.features import LogMel
 from edgeasr.model import AcousticModel
 
 Floats = NDArray[np.float32]
+Outputs = tuple[Floats, ...]
 
 _LONGEST_S = 60.0
 
@@ -46,7 +47,7 @@ class Parity:
     chunks: int
     max_difference: float  # of a probability, over all frames and tokens
     snr_db: float  # power of torch's log-probabilities over that of the difference
-    agreement: float  # share of frames with the same most likely token
+    agreement: float  # share of frames with the same most likely token, or phone where these agree less
     worst_chunk: int  # where the largest difference is
 
     def enforce(self) -> None:
@@ -68,11 +69,9 @@ def parity(encoder: Encoder, model: AcousticModel, features: Floats) -> Parity:
 
     features: (T, num_mels), T a multiple of chunk_features
     """
-    want, got = [], []
-    for expected, found in _side_by_side(encoder, model, features):
-        want.append(expected)
-        got.append(found)
-    reference, result = np.stack(want), np.stack(got)  # (chunks, chunk_frames, V)
+    steps = list(_side_by_side(encoder, model, features))
+    wanted, found = ([np.concatenate(outputs, axis=-1) for outputs in side] for side in zip(*steps, strict=True))
+    reference, result = np.stack(wanted), np.stack(found)  # (chunks, chunk_frames, V), and phones behind the tokens
     difference = np.abs(np.exp(reference) - np.exp(result)).max(axis=(1, 2))
     noise = float(np.square(reference - result).mean())
     return Parity(
@@ -80,20 +79,30 @@ def parity(encoder: Encoder, model: AcousticModel, features: Floats) -> Parity:
         chunks=len(reference),
         max_difference=float(difference.max()),
         snr_db=10 * float(np.log10(np.square(reference).mean() / max(noise, 1e-20))),
-        agreement=float((reference.argmax(-1) == result.argmax(-1)).mean()),
+        agreement=float(np.mean([_same_best(*step) for step in steps], axis=0).min()),
         worst_chunk=int(difference.argmax()),
     )
 
 
+def _same_best(wanted: Outputs, found: Outputs) -> list[float]:
+    """Of each output the share of frames with the same most likely token or phone."""
+    return [float((a.argmax(-1) == b.argmax(-1)).mean()) for a, b in zip(wanted, found, strict=True)]
+
+
 @torch.no_grad()
-def _side_by_side(encoder: Encoder, model: AcousticModel, features: Floats) -> Iterator[tuple[Floats, Floats]]:
+def _side_by_side(encoder: Encoder, model: AcousticModel, features: Floats) -> Iterator[tuple[Outputs, Outputs]]:
+    """Of each chunk torch's outputs and the artefact's: log-probabilities of tokens, and of phones if there are any."""
     torch_state, state = encoder.init_state(1), model.init_state()
     chunk = encoder.config.encoder.chunk_features
     for start in range(0, len(features), chunk):
         x = features[start : start + chunk]
         expected, torch_state = encoder.step(torch.from_numpy(x)[None], torch_state)
         found, state = model.step(x, state)
-        yield expected.final[0].numpy(), found
+        tensors = (expected.final, expected.phones)
+        yield (
+            tuple(tensor[0].numpy() for tensor in tensors if tensor is not None),
+            tuple(array for array in found if array is not None),
+        )
 
 
 def recording_features(path: Path, encoder: Encoder) -> Floats:

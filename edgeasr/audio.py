@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import soundfile
 import soxr
 
 from edgeasr.errors import AudioFormatError
+from edgeasr.features import FeatureBlock
 
 Waveform = npt.NDArray[np.float32]
 
@@ -57,8 +58,12 @@ class AudioBlock:
         _require_waveform(self.samples)
 
 
-class AudioSource(Protocol):
-    """Anything that gives audio at its own rate, in order and once; a context manager.
+BlockT = TypeVar("BlockT", bound=AudioBlock | FeatureBlock)
+BlockT_co = TypeVar("BlockT_co", bound=AudioBlock | FeatureBlock, covariant=True)
+
+
+class Source(Protocol[BlockT_co]):
+    """Anything that gives audio, or features of it, at its own rate, in order and once; a context manager.
 
     blocks() goes on where an earlier call stopped, and ends when the stream does or after close().
     duration_s is None where the length is not known beforehand.
@@ -68,7 +73,7 @@ class AudioSource(Protocol):
     sample_rate_hz: int
     duration_s: float | None
 
-    def blocks(self) -> Iterator[AudioBlock]: ...
+    def blocks(self) -> Iterator[BlockT_co]: ...
 
     def close(self) -> None: ...
 
@@ -77,6 +82,10 @@ class AudioSource(Protocol):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+class AudioSource(Source[AudioBlock], Protocol):
+    """A source of samples."""
 
 
 class FileSource(AudioSource):

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from edgeasr.bundle_manifest import (
     FORMAT_VERSION,
@@ -63,6 +63,11 @@ class Bundle(BundleManifest):
             _check_files(storage, manifest.files)
         return cls(**vars(manifest), path=path)
 
+    def content(self, name: str) -> bytes:
+        """One of the files. Errors: BundleError where it cannot be read any more"""
+        with _bundle_errors(self.path):
+            return _open_storage(self.path).read(name)
+
     def artefact(self, kind: str | None = None) -> dict[str, Path | bytes]:
         """The parts of one artefact: paths in a folder, contents in a zip.
 
@@ -76,6 +81,32 @@ class Bundle(BundleManifest):
                 raise BundleError(f"got artefact {kind!r}, wanted one of {known}: choose one or export {kind!r}")
             storage = _open_storage(self.path)
             return {part: storage.loadable(name) for part, name in self.artefacts[kind].items()}
+
+
+def replace_in_bundle(
+    path: str | Path, output: str | Path, changes: Mapping[str, Any], files: Mapping[str, Path | bytes]
+) -> Bundle:
+    """Write a bundle again with some keys of its manifest changed and some files added or replaced.
+
+    changes: new values; None takes a key out
+    output:  where to; may be `path`
+    errors:  BundleError as for `Bundle.load` and `write_bundle`
+    """
+    bundle = Bundle.load(path)
+    with _bundle_errors(bundle.path):
+        storage = _open_storage(bundle.path)
+        manifest = cast(dict[str, Any], _read_manifest(storage))
+        contents: dict[str, Path | bytes] = {name: storage.read(name) for name in bundle.files}
+    del manifest["files"]
+    manifest = {key: value for key, value in {**manifest, **changes}.items() if value is not None}
+    contents |= files
+    return write_bundle(output, manifest, {name: contents[name] for name in contents if name in _named(manifest)})
+
+
+def _named(manifest: Mapping[str, Any]) -> set[str]:
+    """The files that a manifest speaks of."""
+    names = {name for parts in manifest["artefacts"].values() for name in parts.values()}
+    return names | {entry["file"] for entry in [manifest.get("language_model")] if entry}
 
 
 def default_bundle() -> Path:

@@ -11,6 +11,8 @@ from typing import Any
 
 from edgeasr.config import ModelConfig
 from edgeasr.errors import BundleError
+from edgeasr.lexicon_search import SearchConfig
+from edgeasr.phones import PHONES
 from edgeasr.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
@@ -48,6 +50,15 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class LanguageModelEntry:
+    """The language model of a bundle, and how its search was tuned to the acoustic model. sources: name and licence"""
+
+    file: str
+    search: SearchConfig
+    sources: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
 class BundleManifest:
     """A model as its manifest describes it.
 
@@ -66,6 +77,7 @@ class BundleManifest:
     wer: Mapping[str, Any]
     licence: str
     files: Mapping[str, FileRecord]
+    language_model: LanguageModelEntry | None = None
 
 
 def parse_manifest(value: object) -> BundleManifest:
@@ -74,7 +86,9 @@ def parse_manifest(value: object) -> BundleManifest:
     if version != FORMAT_VERSION:
         raise BundleError(f"got format version {version!r}, wanted {FORMAT_VERSION}: {_EXPORT_AGAIN}")
     known = {field.name for field in dataclasses.fields(BundleManifest)}
-    values = _object(MANIFEST_NAME, value, known | {"format_version"})
+    # A bundle without a language model says nothing of it.
+    whole = {"language_model": None, **_object(MANIFEST_NAME, value)}
+    values = _object(MANIFEST_NAME, whole, known | {"format_version"})
     config = _config(values["config"])
     signature = _signature(values["signature"])
     files = _files(values["files"])
@@ -90,6 +104,7 @@ def parse_manifest(value: object) -> BundleManifest:
         wer=_object("wer", values["wer"]),
         licence=_text("licence", values["licence"]),
         files=files,
+        language_model=_language_model(values["language_model"], files.keys(), config),
     )
 
 
@@ -175,13 +190,36 @@ def _artefacts(value: object, parts: Set[str], files: Collection[str]) -> dict[s
     return artefacts
 
 
+def _language_model(value: object, files: Collection[str], config: ModelConfig) -> LanguageModelEntry | None:
+    if value is None:
+        return None
+    if config.phone_vocabulary_size != len(PHONES):
+        raise BundleError(f"got a language model beside a model without the {len(PHONES)} phones: {_EXPORT_AGAIN}")
+    entry = _object("language_model", value, {"file", "search", "sources"})
+    known = {field.name for field in dataclasses.fields(SearchConfig)}
+    search = _object("language_model.search", entry["search"], known)
+    numbers: dict[str, Any] = {key: _number(f"language_model.search.{key}", number) for key, number in search.items()}
+    numbers["max_prefixes"] = _count("max_prefixes", search["max_prefixes"])
+    return LanguageModelEntry(
+        file=_one_of("language_model.file", entry["file"], files),
+        search=SearchConfig(**numbers),
+        sources=_sources("language_model.sources", entry["sources"]),
+    )
+
+
 def _training(value: object) -> Mapping[str, Any]:
     training = _object("training", value)
-    for source in _list("training.data", training.get("data")):
-        given = _object("a source in training.data", source)
-        for key in ("name", "licence"):
-            _text(f"{key} of a source in training.data", given.get(key))
+    _sources("training.data", training.get("data"))
     return training
+
+
+def _sources(what: str, value: object) -> tuple[Mapping[str, Any], ...]:
+    """Each with a name and a licence at least."""
+    sources = tuple(_object(f"a source in {what}", source) for source in _list(what, value))
+    for source in sources:
+        for key in ("name", "licence"):
+            _text(f"{key} of a source in {what}", source.get(key))
+    return sources
 
 
 def _object(what: str, value: object, keys: Set[str] | None = None) -> Mapping[str, Any]:

@@ -71,14 +71,13 @@ class Decoder(Protocol):
 
 
 def best_tokens(
-    log_probs: NDArray[np.floating[Any]], tokenizer: Tokenizer, start_s: float, frame_s: float
+    log_probs: NDArray[np.floating[Any]], num_tokens: int, start_s: float, frame_s: float
 ) -> tuple[list[int], list[float]]:
     """The likeliest token of every frame and its log-probability.
 
     log_probs: (T, V), whose first frame begins at start_s
     errors:    BundleError for another V, NaN or what cannot be log-probabilities
     """
-    num_tokens = len(tokenizer)
     if log_probs.ndim != 2 or log_probs.shape[1] != num_tokens:
         raise BundleError(
             f"got log-probabilities of shape {log_probs.shape}, wanted (T, {num_tokens}): "
@@ -166,7 +165,7 @@ class CtcGreedyDecoder:
         log_probs: (T, V), any T, 0 included
         errors:    BundleError for another V, NaN or what cannot be log-probabilities; no frame is taken then
         """
-        ids, best = best_tokens(log_probs, self.tokenizer, self.end_s, self.frame_s)
+        ids, best = best_tokens(log_probs, len(self.tokenizer), self.end_s, self.frame_s)
         for token_id, log_prob in zip(ids, best, strict=True):
             self._take(token_id, log_prob)
 

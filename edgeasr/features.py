@@ -5,6 +5,7 @@ The batched version used in training (`edgeasr.train.features`) takes `analysis_
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +14,20 @@ from numpy.typing import NDArray
 from edgeasr.config import FeatureConfig
 
 Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureBlock:
+    """Consecutive frames of log-mel from a source that computes them itself.
+
+    features:     (T, num_mels) float32, never empty
+    start_sample: of the first frame's window, at the rate of the source's audio, counted over gaps too
+    gap_samples:  lost just before this block
+    """
+
+    features: Floats
+    start_sample: int
+    gap_samples: int = 0
 
 
 def hz_to_mel(hz: NDArray[np.float64]) -> NDArray[np.float64]:

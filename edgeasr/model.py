@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,8 @@ from edgeasr.backends import Array, Graph, load_graph
 from edgeasr.bundle import Bundle
 from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.errors import BundleError
+from edgeasr.language_model import LanguageModel
+from edgeasr.lexicon_search import WordGraph
 from edgeasr.memory import MemoryPolicy, admit, store_everything
 from edgeasr.tokenizer import Tokenizer
 
@@ -20,6 +24,13 @@ State = Mapping[str, Array]
 
 # Which backend runs an artefact, by the first part of its kind ("onnx-int8").
 BACKEND_OF = {"onnx": "onnxruntime"}
+
+
+class Emissions(NamedTuple):
+    """Log-probabilities of tokens and, from a model that has them, of phones."""
+
+    tokens: Floats  # (T, V)
+    phones: Floats | None = None  # (T, P)
 
 
 class AcousticModel:
@@ -36,6 +47,7 @@ class AcousticModel:
         self.backend = BACKEND_OF[kind.split("-")[0]]
         self.artefact, self.threads, self.name = kind, threads, bundle.name
         self.config = bundle.config
+        self._bundle = bundle
         self.tokenizer = Tokenizer(bundle.tokens)
         _check_signature(bundle)
         graphs = {part: load_graph(self.backend, file, threads) for part, file in bundle.artefact(kind).items()}
@@ -44,22 +56,35 @@ class AcousticModel:
         self._step, self._memory = graphs["step"], graphs.get("memory")
         self._initial = _initial_state(bundle)
 
+    @cached_property
+    def word_graph(self) -> WordGraph | None:
+        """The lexicon and language model for decoders of words, read when first asked for; None without one.
+
+        errors: BundleError for a file that is damaged
+        """
+        entry = self._bundle.language_model
+        if entry is None:
+            return None
+        model = LanguageModel.from_bytes(self._bundle.content(entry.file), f"{entry.file} of {self._bundle.path}")
+        return WordGraph(model, entry.search)
+
     def init_state(self) -> State:
         """The state before the first chunk; the size of a state never changes."""
         return self._initial
 
-    def step(self, features: Floats, state: State, policy: MemoryPolicy = store_everything) -> tuple[Floats, State]:
+    def step(self, features: Floats, state: State, policy: MemoryPolicy = store_everything) -> tuple[Emissions, State]:
         """One chunk.
 
         features: (chunk_features, num_mels) float32 log-mel
         policy:   decides what becomes of a summary when one is complete
-        returns:  (chunk_frames, V) float32 log-probabilities, and the next state; `state` stays as it was
+        returns:  log-probabilities of chunk_frames frames, and the next state; `state` stays as it was
         """
         outputs = self._step.run({"features": features[None], **state})
         next_state = {**state, **_next_values(outputs)}
         if self._memory is not None and outputs["summary.number"][0, 0] >= 0:
             next_state = self._remember(outputs, state, next_state, policy)
-        return outputs["log_probs"][0].astype(np.float32, copy=False), MappingProxyType(next_state)
+        phones = outputs["phone_log_probs"][0] if self.config.phone_vocabulary_size else None
+        return Emissions(outputs["log_probs"][0], phones), MappingProxyType(next_state)
 
     def _remember(
         self, outputs: Mapping[str, Array], state: State, next_state: dict[str, Array], policy: MemoryPolicy
@@ -111,6 +136,8 @@ def _check_signature(bundle: Bundle) -> None:
         "features": TensorSpec((1, encoder.chunk_features, features.num_mels), "float32"),
         "log_probs": TensorSpec((1, encoder.chunk_frames, len(bundle.tokens)), "float32"),
     }
+    if phones := bundle.config.phone_vocabulary_size:
+        wanted["phone_log_probs"] = TensorSpec((1, encoder.chunk_frames, phones), "float32")
     if encoder.summary_strides:
         wanted["summary.vector"] = TensorSpec((1, 1, encoder.d_model), "float32")
         wanted["summary.number"] = TensorSpec((1, 1), "int64")

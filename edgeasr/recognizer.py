@@ -4,7 +4,7 @@
         for event in Recognizer().stream(source):
             print(event.text)
 
-`stream` is a loop over the verbs, for callers who have audio and no source:
+`stream` is a loop over the verbs, for callers who have audio (or features, see accept_features) and no source:
 
     recognizer.accept_waveform(waveform, 16_000)   # any number of times, blocks of any length
     while recognizer.is_ready():
@@ -21,20 +21,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from edgeasr.audio import AudioBlock, AudioSource, Resampler, Waveform, check_sample_rate
+from edgeasr.audio import AudioBlock, BlockT, Source, Waveform, check_sample_rate
 from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.decoder import CtcGreedyDecoder, Decoder, Word
 from edgeasr.endpoint import EndpointConfig, Endpointer
-from edgeasr.errors import AudioFormatError, DeviceError
-from edgeasr.features import LogMel
+from edgeasr.errors import AudioFormatError, BundleError, ConfigError, DeviceError
+from edgeasr.features import FeatureBlock, Floats
+from edgeasr.front_end import FeatureFrontEnd, FrontEnd, FrontEndT, WaveformFrontEnd
+from edgeasr.lexicon_decoder import LexiconDecoder
 from edgeasr.memory import MemoryPolicy, store_everything
 from edgeasr.model import AcousticModel
 from edgeasr.transcript import Event, TranscriptBuilder
 
-# A causal model emits letters late, so that the end of a recording is heard only in the silence after it.
-TAIL_S = 0.48
+DECODERS = ("greedy", "lm")
+
 # Silence that is run for a gap, at most a second more; time is moved on by the rest.
 MAX_GAP_S = 4.0
 
@@ -45,9 +45,11 @@ class Recognizer:
     model:         a bundle or its path, None for the one that ships with the package, or a loaded model:
                    recognisers may share one
     backend:       as for AcousticModel, of which a bundle makes one; so is threads
+    decoder:       "lm" for words of the bundle's language model, "greedy" for letters as they are heard; None for
+                   "lm" where the bundle has one
     endpoint:      where segments end; None for the default rules
     memory_policy: what the encoder keeps of the past
-    errors:        BundleError for a model that cannot be used
+    errors:        BundleError for a model that cannot be used, or not with this decoder; ConfigError for another one
 
     Memory and the time of a step do not grow with the stream.
     """
@@ -58,26 +60,30 @@ class Recognizer:
         *,
         backend: str | None = None,
         threads: int = 1,
+        decoder: str | None = None,
         endpoint: EndpointConfig | None = None,
         memory_policy: MemoryPolicy = store_everything,
     ) -> None:
+        if decoder not in (None, *DECODERS):
+            raise ConfigError(f"got decoder {decoder!r}, wanted one of {', '.join(DECODERS)}")
         self.model = load_model(model, backend=backend, threads=threads)
+        self._word_graph = None if decoder == "greedy" else self.model.word_graph
+        if decoder == "lm" and self._word_graph is None:
+            raise BundleError(
+                f"got decoder 'lm' and the bundle {self.model.name}, which has no language model: "
+                "put one into it with `edgeasr lm add`, or choose greedy"
+            )
+        self.decoder = "lm" if self._word_graph else "greedy"
         self._endpointer = Endpointer(endpoint or EndpointConfig())
         self._memory_policy = memory_policy
         self.reset()
 
     def reset(self) -> None:
         """Forget everything heard: a new stream begins, at 0 s and segment 0."""
-        config = self.model.config
-        self._resampler: Resampler | None = None
-        self._source_hz = 0
-        self._samples = _SampleQueue()
-        self._log_mel = LogMel(config.features)
+        self._front_end: FrontEnd | None = None  # made by what comes first, a waveform or features
         self._state = self.model.init_state()
-        self._decoder: Decoder = CtcGreedyDecoder(self.model.tokenizer, config.frame_s)
+        self._decoder = self._new_decoder()
         self._builder = TranscriptBuilder()
-        # The first window reaches beyond the first hop; after it, chunks of features need chunks of samples.
-        self._needed = config.chunk_samples + config.features.win_length - config.features.hop_length
         self._next_frame = 0
         self._jumps: deque[_Jump] = deque()
         self._skipped_s = 0
@@ -87,59 +93,64 @@ class Recognizer:
         """Take samples, copied where they have to wait.
 
         waveform: (num_samples,) float32 in [-1, 1]
-        errors:   AudioFormatError for what is empty, misshapen or not finite, an impossible rate, and
-                  after input_finished()
+        errors:   AudioFormatError for what is empty, misshapen or not finite, an impossible rate, in a stream
+                  of features, and after input_finished()
         """
-        if self._finished:
-            raise AudioFormatError("got a waveform after the input was finished: call reset() before a new stream")
-        resampler = self._resampler_from(sample_rate_hz)
-        samples = resampler.process(waveform)
-        self._samples.put(samples.copy() if samples is waveform else samples)
+        self._begun(WaveformFrontEnd).accept(waveform, sample_rate_hz)
+
+    def accept_features(self, features: Floats) -> None:
+        """Take log-mel frames instead of samples, from a device that computes them as the model's config says.
+
+        features: (T, num_mels) float32, one frame a hop; T may be 0, to say before a gap what stream this is
+        errors:   AudioFormatError for what is misshapen or not finite, in a stream of samples, and after
+                  input_finished()
+        """
+        self._begun(FeatureFrontEnd).accept(features)
 
     def accept_gap(self, num_samples: int, sample_rate_hz: int) -> None:
         """Take time in which nothing was heard, such as a microphone's overflow, as silence of that length.
 
-        Of a long gap only the beginning and the end are run; a segment that is still open then ends.
+        Of a long gap only the beginning and the end are run; a segment that is still open then ends. A stream
+        that begins with a gap is one of samples.
         """
         check_sample_rate(sample_rate_hz, "the gap")
         skipped_s = max(0, int(num_samples / sample_rate_hz - MAX_GAP_S))
         silent = num_samples - skipped_s * sample_rate_hz
-        self._accept_silence(silent // 2, sample_rate_hz)
+        of_features = isinstance(self._front_end, FeatureFrontEnd)
+        front_end: FrontEnd = self._begun(FeatureFrontEnd) if of_features else self._begun(WaveformFrontEnd)
+        front_end.accept_silence(silent // 2, sample_rate_hz)
         if skipped_s:
             self._skipped_s += skipped_s
             num_frames = round(skipped_s / self.model.config.frame_s)
-            self._jumps.append(_Jump(self._samples.num_put, num_frames))
-        self._accept_silence(silent - silent // 2, sample_rate_hz)
+            self._jumps.append(_Jump(front_end.num_put, num_frames))
+        front_end.accept_silence(silent - silent // 2, sample_rate_hz)
 
     def input_finished(self) -> None:
-        """No more samples come: what the chain delays can now be stepped through."""
+        """No more input comes: what the chain delays can now be stepped through."""
         if self._finished:
             return
-        self._flush_resampler()
-        heard, model_hz = self._samples.num_put, self.model.config.features.sample_rate_hz
-        self._input_end_s = self._skipped_s + heard / model_hz
-        if heard:
-            wanted = len(self._samples) + round(TAIL_S * model_hz)
-            chunks = max(0, math.ceil((wanted - self._needed) / self.model.config.chunk_samples))
-            padding = self._needed + chunks * self.model.config.chunk_samples - len(self._samples)
-            self._samples.put(np.zeros(padding, np.float32))
+        self._input_end_s = self._skipped_s
+        if self._front_end is not None:
+            self._front_end.finish()
+            self._input_end_s += self._front_end.heard_s
+            if self._front_end.num_put:
+                self._front_end.accept_tail()
 
     def is_ready(self) -> bool:
-        """Whether there are samples for a step."""
-        return len(self._samples) >= self._needed
+        """Whether there is input for a step."""
+        return self._front_end is not None and self._front_end.is_ready()
 
     def step(self) -> list[Event]:
         """Run the next chunk. The last one after input_finished() ends the last segment."""
-        if not self.is_ready():
-            raise RuntimeError("step() without samples for a chunk: ask is_ready() first")
-        config = self.model.config
-        features = self._log_mel.accept_waveform(self._samples.take(self._needed))
-        self._needed = config.chunk_samples
-        log_probs, self._state = self.model.step(features, self._state, self._memory_policy)
+        if self._front_end is None or not self._front_end.is_ready():
+            raise RuntimeError("step() without input for a chunk: ask is_ready() first")
+        features = self._front_end.take()
+        emissions, self._state = self.model.step(features, self._state, self._memory_policy)
+        log_probs = emissions.phones if self._word_graph and emissions.phones is not None else emissions.tokens
         self._next_frame += len(log_probs)
         self._decoder.accept(log_probs)
         events = self._segment_events()
-        if self._jumps and self._jumps[0].at_sample <= self._samples.num_taken:
+        if self._jumps and self._jumps[0].at <= self._front_end.num_taken:
             events += self._end_segment(in_speech=False)
             self._next_frame += self._jumps.popleft().num_frames
             self._decoder.reset(self._next_frame)
@@ -147,8 +158,8 @@ class Recognizer:
             events += self._end_segment(in_speech=False)
         return events
 
-    def stream(self, source: AudioSource, on_block: Callable[[AudioBlock], None] | None = None) -> Iterator[Event]:
-        """The events of a source from here to its end, as a new stream.
+    def stream(self, source: Source[BlockT], on_block: Callable[[BlockT], None] | None = None) -> Iterator[Event]:
+        """The events of a source of samples or features from here to its end, as a new stream.
 
         on_block: called when a block's events are out
         errors:   the source's AudioFormatError or DeviceError, after the events of what was heard before it
@@ -156,8 +167,7 @@ class Recognizer:
         self.reset()
         try:
             for block in source.blocks():
-                self.accept_gap(block.gap_samples, source.sample_rate_hz)
-                self.accept_waveform(block.samples, source.sample_rate_hz)
+                self._accept_block(block, source.sample_rate_hz)
                 yield from self._ready_events()
                 if on_block:
                     on_block(block)
@@ -168,6 +178,12 @@ class Recognizer:
         self.input_finished()
         yield from self._ready_events()
 
+    def _new_decoder(self) -> Decoder:
+        frame_s = self.model.config.frame_s
+        if self._word_graph is not None:
+            return LexiconDecoder(self._word_graph, frame_s)
+        return CtcGreedyDecoder(self.model.tokenizer, frame_s)
+
     @property
     def _finished(self) -> bool:
         return self._input_end_s < math.inf
@@ -176,21 +192,30 @@ class Recognizer:
         while self.is_ready():
             yield from self.step()
 
-    def _resampler_from(self, sample_rate_hz: int) -> Resampler:
-        """The resampler of this rate; samples of another are complete when it changes."""
-        if self._resampler is None or sample_rate_hz != self._source_hz:
-            resampler = Resampler(sample_rate_hz, self.model.config.features.sample_rate_hz)
-            self._flush_resampler()
-            self._resampler, self._source_hz = resampler, sample_rate_hz
-        return self._resampler
+    def _accept_block(self, block: AudioBlock | FeatureBlock, sample_rate_hz: int) -> None:
+        if isinstance(block, AudioBlock):
+            self.accept_gap(block.gap_samples, sample_rate_hz)
+            self.accept_waveform(block.samples, sample_rate_hz)
+            return
+        wanted_hz = self.model.config.features.sample_rate_hz
+        if sample_rate_hz != wanted_hz:
+            raise AudioFormatError(
+                f"got features of audio at {sample_rate_hz} Hz, the model wants {wanted_hz} Hz: "
+                "compute them at that rate, or send samples"
+            )
+        self.accept_features(block.features[:0])
+        self.accept_gap(block.gap_samples, sample_rate_hz)
+        self.accept_features(block.features)
 
-    def _flush_resampler(self) -> None:
-        if self._resampler is not None:
-            self._samples.put(self._resampler.flush())
-
-    def _accept_silence(self, num_samples: int, sample_rate_hz: int) -> None:
-        if num_samples > 0:
-            self.accept_waveform(np.zeros(num_samples, np.float32), sample_rate_hz)
+    def _begun(self, kind: type[FrontEndT]) -> FrontEndT:
+        """The front end of this stream. errors: AudioFormatError where it is of another kind, or the input finished"""
+        if self._finished:
+            raise AudioFormatError("got input after the input was finished: call reset() before a new stream")
+        if self._front_end is None:
+            self._front_end = kind(self.model.config)
+        if not isinstance(self._front_end, kind):
+            raise AudioFormatError("got samples and features in one stream, want one of them: call reset() between")
+        return self._front_end
 
     def _segment_events(self) -> list[Event]:
         decoder = self._decoder
@@ -244,39 +269,7 @@ def load_model(
 
 
 class _Jump(NamedTuple):
-    """Time moves on by num_frames encoder frames once the first at_sample samples were run."""
+    """Time moves on by num_frames encoder frames once the front end's first `at` rows were taken."""
 
-    at_sample: int
+    at: int
     num_frames: int
-
-
-class _SampleQueue:
-    """Samples that wait for a step: blocks in, chunks out, and no copy that grows."""
-
-    def __init__(self) -> None:
-        self._blocks: deque[Waveform] = deque()
-        self._offset = 0  # samples already taken of the first block
-        self.num_put = 0
-        self.num_taken = 0
-
-    def __len__(self) -> int:
-        return self.num_put - self.num_taken
-
-    def put(self, samples: Waveform) -> None:
-        if len(samples):
-            self._blocks.append(samples)
-            self.num_put += len(samples)
-
-    def take(self, num_samples: int) -> Waveform:
-        """The oldest samples, as many as asked for; there must be that many."""
-        self.num_taken += num_samples
-        parts = []
-        while num_samples:
-            part = self._blocks[0][self._offset : self._offset + num_samples]
-            parts.append(part)
-            num_samples -= len(part)
-            self._offset += len(part)
-            if self._offset == len(self._blocks[0]):
-                self._blocks.popleft()
-                self._offset = 0
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,5 +1,7 @@
 import json
 import os
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +36,7 @@ def speech(repository: Path) -> Path:
 # What training and export are tested on: a language of tones, and encoders that learn it in seconds.
 
 TOY_HZ = {"a": 400, "b": 800, "c": 1600, "d": 3200, " ": 0}
+TOY_PHONES = {"a": "AA1", "b": "B", "c": "K", "d": "D"}
 TOY_ENCODER = {
     "d_model": 24,
     "num_heads": 2,
@@ -71,12 +74,19 @@ def write_toy_manifest(path: Path, count: int, seed: int) -> None:
     path.write_text("\n".join(lines))
 
 
+def write_toy_dictionary(path: Path) -> None:
+    """How words of up to four letters are said: each letter is a phone."""
+    words = ["".join(letters) for length in range(1, 5) for letters in product(TOY_PHONES, repeat=length)]
+    path.write_text("".join(f"{word} {' '.join(TOY_PHONES[letter] for letter in word)}\n" for word in words))
+
+
 @pytest.fixture(scope="session")
 def toy_folder(tmp_path_factory) -> Path:
-    """Manifests train.jsonl and dev.jsonl of the language of tones, and a folder of noise."""
+    """Manifests train.jsonl and dev.jsonl of the language of tones, its words.dict, and a folder of noise."""
     folder = tmp_path_factory.mktemp("toy")
     write_toy_manifest(folder / "train.jsonl", 20, seed=1)
     write_toy_manifest(folder / "dev.jsonl", 4, seed=2)
+    write_toy_dictionary(folder / "words.dict")
     (folder / "noise").mkdir()
     noise = 0.1 * np.random.default_rng(3).standard_normal(8000)
     soundfile.write(folder / "noise" / "white.wav", noise, 16000)
@@ -118,14 +128,20 @@ def toy_recipe(toy_folder, toy_model):
 
 
 @pytest.fixture(scope="session")
-def trained(toy_recipe, tmp_path_factory) -> SimpleNamespace:
-    """An encoder that has learnt the language of tones: its recipe, what became of the run, the loss of each step."""
+def trained(toy_recipe, toy_model, tmp_path_factory) -> SimpleNamespace:
+    """An encoder that has learnt the language of tones, letters and phones.
+
+    Its recipe, what became of the run, the loss of each step.
+    """
     pytest.importorskip("torch", reason="training needs the extra `train`")
+    from edgeasr.phones import PHONES
     from edgeasr.train.loop import train
 
     untouched = dict.fromkeys(("noise", "reverb", "equalizer", "band_limit", "codec"), 0.0)
     recipe = toy_recipe(
         tmp_path_factory.mktemp("trained"),
+        model=replace(toy_model(), phone_vocabulary_size=len(PHONES)),
+        data={"dictionary": "words.dict"},
         augment={"speed": (1.0, 1.0), "gain_db": (-6.0, -6.0), "clean_steps": 10**6} | untouched,
         optimizer={"steps": 150, "warmup_steps": 10, "peak_rate": 1e-2, "ema_decay": 0.9, "bf16": False},
         run={"evaluate_every": 150},

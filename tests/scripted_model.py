@@ -17,6 +17,7 @@ import numpy as np
 from edgeasr.cli.main import main
 from edgeasr.config import ModelConfig
 from edgeasr.features import mel_filterbank
+from edgeasr.model import Emissions
 from edgeasr.tokenizer import Tokenizer
 
 RATE_HZ = 16_000
@@ -47,7 +48,7 @@ class ScriptedModel:
         ids = [*state, *(self._heard(frame) for frame in features.reshape(4, 4, 80))]
         log_probs = np.full((4, len(self.tokenizer)), np.log((1 - CONF) / 28), np.float32)
         log_probs[range(4), ids[:4]] = np.log(CONF)
-        return log_probs, tuple(ids[4:])
+        return Emissions(log_probs), tuple(ids[4:])
 
     def _heard(self, frame) -> int:
         """The first two windows of a frame lie within it; the others reach into the next."""

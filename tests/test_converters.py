@@ -21,6 +21,8 @@ from edgeasr.converters.quantize import quantize_int8
 from edgeasr.encoder import Encoder
 from edgeasr.errors import AudioFormatError, BundleError, ConfigError
 from edgeasr.features import log_mel
+from edgeasr.model import AcousticModel, Emissions
+from edgeasr.phones import PHONES
 from edgeasr.train.checkpoint import Checkpoint
 
 DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT64: "int64"}
@@ -74,10 +76,17 @@ def test_the_signature_is_that_of_the_files(exported, kind):
 def test_the_names_are_those_of_the_state(exported):
     step, memory = exported.bundle.signature["step"], exported.bundle.signature["memory"]
     assert {"features", "state.level1.0.key", "state.level1.1.conv", "state.bank.0.number"} <= step.inputs.keys()
-    assert {"log_probs", "summary.vector", "next_state.level1.0.key", "next_state.seen"} <= step.outputs.keys()
+    assert {
+        "log_probs",
+        "phone_log_probs",
+        "summary.vector",
+        "next_state.level1.0.key",
+        "next_state.seen",
+    } <= step.outputs.keys()
     assert "state.bank.0.vector" not in step.inputs
     assert {"summary.vector", "summary.number", "state.bank.0.key"} <= memory.inputs.keys()
     assert {"entry.0.number", "entry.0.vector", "entry.0.value"} <= memory.outputs.keys()
+    assert step.outputs["phone_log_probs"].shape == (1, 4, len(PHONES))
     assert step.inputs["state.pool.0.peak"].initial == -1e9
     assert step.inputs["state.bank.0.number"].initial == -1
 
@@ -140,6 +149,10 @@ def test_more_and_fewer_levels_are_exported_too(exported, toy_model, tmp_path, c
     assert result.chunks >= 3 * math.prod(strides) / 4  # every level is read
     assert (result.agreement, result.max_difference < 1e-4) == (1.0, True)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+    assert "phone_log_probs" not in made.bundle.signature["step"].outputs
+    model = AcousticModel(made.bundle)
+    emissions, _ = model.step(np.zeros((16, 20), np.float32), model.init_state())
+    assert (emissions.tokens.shape, emissions.phones) == ((4, 29), None)
 
 
 # What is refused
@@ -155,9 +168,11 @@ def perturbed(model: bytes, suffix: str) -> bytes:
     return changed.SerializeToString()
 
 
-@pytest.mark.parametrize("part", ["step", "memory"])
-def test_a_broken_artefact_is_refused_and_nothing_is_written(ready, monkeypatch, tmp_path, part):
-    suffix = {"step": "upper.0.ff.0.bias", "memory": "levels.0.norm.bias"}[part]
+@pytest.mark.parametrize(
+    ("part", "suffix"),
+    [("step", "upper.0.ff.0.bias"), ("step", "phone_emission.bias"), ("memory", "levels.0.norm.bias")],
+)
+def test_a_broken_artefact_is_refused_and_nothing_is_written(ready, monkeypatch, tmp_path, part, suffix):
 
     def broken(graph):
         model = ready.onnx[graph.name]
@@ -230,12 +245,12 @@ def test_a_bad_place_a_bad_recording_and_bad_weights_are_refused_before_the_work
 
 
 class Shifted:
-    """Stands for an artefact: the encoder itself, but for what `change` does to a chunk's probabilities."""
+    """Stands for an artefact: the encoder itself, but for what `change` does to one of a chunk's emissions."""
 
     artefact = "onnx-fp32"
 
-    def __init__(self, encoder, change):
-        self.encoder, self.change, self.chunk = encoder, change, -1
+    def __init__(self, encoder, change=lambda _, log_probs: log_probs, name="tokens"):
+        self.encoder, self.change, self.name, self.chunk = encoder, change, name, -1
 
     def init_state(self):
         return self.encoder.init_state(1)
@@ -244,7 +259,8 @@ class Shifted:
     def step(self, features, state):
         self.chunk += 1
         emissions, state = self.encoder.step(torch.from_numpy(features)[None], state)
-        return self.change(self.chunk, emissions.final[0].numpy().copy()), state
+        found = Emissions(emissions.final[0].numpy().copy(), emissions.phones[0].numpy().copy())
+        return found._replace(**{self.name: self.change(self.chunk, getattr(found, self.name))}), state
 
 
 @pytest.fixture(scope="module")
@@ -254,25 +270,26 @@ def features(exported):
 
 
 def test_an_artefact_that_is_the_same_has_no_difference(exported, features):
-    result = parity(exported.encoder, Shifted(exported.encoder, lambda _, y: y), features)
+    result = parity(exported.encoder, Shifted(exported.encoder), features)
     assert (result.chunks, result.max_difference, result.agreement, result.snr_db > 150) == (10, 0.0, 1.0, True)
 
 
-def test_what_differs_is_measured(exported, features):
+@pytest.mark.parametrize("name", ["tokens", "phones"])
+def test_what_differs_is_measured(exported, features, name):
     def change(chunk, log_probs):
         if chunk == 3:  # the two most likely tokens of one frame change places
             second, best = log_probs[2].argsort()[-2:]
             log_probs[2, [best, second]] = log_probs[2, [second, best]]
         return log_probs
 
-    same = Shifted(exported.encoder, lambda _, y: y)
+    same = Shifted(exported.encoder)
     state, whole = same.init_state(), []
     for chunk in np.split(features, 10):
-        log_probs, state = same.step(chunk, state)
-        whole.append(log_probs)
-    reference = np.stack(whole)
-    second, best = np.sort(reference[3, 2])[-2:]
-    result = parity(exported.encoder, Shifted(exported.encoder, change), features)
+        emissions, state = same.step(chunk, state)
+        whole.append(emissions)
+    second, best = np.sort(getattr(whole[3], name)[2])[-2:]
+    reference = np.concatenate([array.ravel() for emissions in whole for array in emissions])
+    result = parity(exported.encoder, Shifted(exported.encoder, change, name), features)
     assert (result.worst_chunk, result.agreement) == (3, 39 / 40)
     assert result.max_difference == pytest.approx(np.exp(best) - np.exp(second), rel=1e-4)
     noise = 2 * (best - second) ** 2 / reference.size
@@ -281,11 +298,12 @@ def test_what_differs_is_measured(exported, features):
         result.enforce()
 
 
-def test_an_artefact_that_gives_no_numbers_is_refused(exported, features):
+@pytest.mark.parametrize("name", ["tokens", "phones"])
+def test_an_artefact_that_gives_no_numbers_is_refused(exported, features, name):
     def change(chunk, log_probs):
         return log_probs * np.nan if chunk == 5 else log_probs
 
-    result = parity(exported.encoder, Shifted(exported.encoder, change), features)
+    result = parity(exported.encoder, Shifted(exported.encoder, change, name), features)
     assert math.isnan(result.max_difference)
     with pytest.raises(BundleError, match="does not match torch"):
         result.enforce()

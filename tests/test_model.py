@@ -10,7 +10,9 @@ torch = pytest.importorskip("torch", reason="the model is compared with torch, o
 from edgeasr.bundle import Bundle
 from edgeasr.errors import BundleError
 from edgeasr.memory import Decision
+from edgeasr.metrics import word_errors
 from edgeasr.model import AcousticModel
+from edgeasr.phones import PHONES
 from edgeasr.tokenizer import CHARACTERS
 
 CHUNKS = 40  # 160 frames: 20 summaries of 8, of which the bank keeps 4
@@ -38,8 +40,8 @@ def run(model, features, **policy):
     """Log-probabilities of a whole stream, and the last state."""
     state, parts = model.init_state(), []
     for chunk in chunks(model, features):
-        log_probs, state = model.step(chunk, state, **policy)
-        parts.append(log_probs)
+        emissions, state = model.step(chunk, state, **policy)
+        parts.append(emissions.tokens)
     return np.concatenate(parts), state
 
 
@@ -68,6 +70,31 @@ def test_a_stream_longer_than_every_window_is_that_of_torch(exported, fp32, feat
         np.testing.assert_allclose(state[f"state.bank.0.{name}"], bank, atol=1e-4)
 
 
+def test_phones_are_those_of_torch(exported, fp32, features):
+    state, torch_state, parts, wanted = fp32.init_state(), exported.encoder.init_state(1), [], []
+    for chunk in chunks(fp32, features):
+        emissions, state = fp32.step(chunk, state)
+        with torch.no_grad():
+            expected, torch_state = exported.encoder.step(torch.from_numpy(chunk)[None], torch_state)
+        parts.append(emissions.phones)
+        wanted.append(expected.phones[0].numpy())
+    found = np.concatenate(parts)
+    assert found.shape == (4 * CHUNKS, len(PHONES))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.concatenate(wanted), atol=1e-4)
+    np.testing.assert_allclose(np.exp(found).sum(axis=1), 1.0, atol=1e-4)
+    assert np.ptp(found, axis=0).max() > 1.0  # they tell something
+
+
+def test_phones_of_speech_are_those_that_were_said(exported):
+    from edgeasr.lm_tuning import emissions
+
+    found = emissions(AcousticModel(exported.bundle), exported.recording).argmax(-1)
+    heard = [PHONES[phone] for i, phone in enumerate(found) if phone and (i == 0 or phone != found[i - 1])]
+    wanted = "AA B K D AA B K AA B D D AA K K K AA B D B K AA"
+    assert word_errors(wanted, " ".join(heard)).errors <= 3
+
+
 def test_the_same_graphs_run_from_a_zip(exported, fp32, features, tmp_path):
     from edgeasr.bundle import write_bundle
 
@@ -88,7 +115,8 @@ def test_a_step_does_not_change_what_it_is_given(fp32, features):
     assert state.keys() == before.keys() == next_state.keys()
     for name, array in state.items():
         np.testing.assert_array_equal(array, before[name])
-    np.testing.assert_array_equal(fp32.step(chunk, state)[0], first)
+    np.testing.assert_array_equal(fp32.step(chunk, state)[0].tokens, first.tokens)
+    np.testing.assert_array_equal(fp32.step(chunk, state)[0].phones, first.phones)
 
 
 def test_states_can_be_neither_set_nor_grown(fp32, features):
@@ -121,7 +149,7 @@ def test_streams_share_a_model_and_nothing_else(fp32, features):
     for mine, its in zip(chunks(fp32, features[:320]), chunks(fp32, other), strict=True):
         part, states[0] = fp32.step(mine, states[0])
         _, states[1] = fp32.step(its, states[1])
-        parts.append(part)
+        parts.append(part.tokens)
     np.testing.assert_array_equal(np.concatenate(parts), alone)
 
 
@@ -216,6 +244,14 @@ def without_memory(manifest):
         (resize("inputs", "features", [1, 32, 20]), "'features' of step is float32 [1, 32, 20], its config wants"),
         (resize("outputs", "log_probs", [1, 4, 30]), "'log_probs' of step is float32 [1, 4, 30], its config wants"),
         (
+            resize("outputs", "phone_log_probs", [1, 4, 40]),
+            "'phone_log_probs' of step is float32 [1, 4, 40], its config wants float32 [1, 4, 41]",
+        ),
+        (
+            lambda manifest: manifest["signature"]["step"]["outputs"].pop("phone_log_probs"),
+            "'phone_log_probs' of step is nothing, its config wants float32 [1, 4, 41]",
+        ),
+        (
             resize("inputs", "state.level1.0.key", [1, 2, 9, 12], "next_state.level1.0.key"),
             "'state.level1.0.key' of step is float32 [1, 2, 8, 12], its manifest wants float32 [1, 2, 9, 12]",
         ),
@@ -230,7 +266,7 @@ def without_memory(manifest):
             "'features' of step is float32 [1, 16, 20], its config wants float32 [1, 16, 30]",
         ),
     ],
-    ids=["features", "log_probs", "state", "name", "type", "chunk", "mels"],
+    ids=["features", "log_probs", "phones", "no phones", "state", "name", "type", "chunk", "mels"],
 )
 def test_a_signature_that_is_not_the_file_s_is_refused(exported, tmp_path, change, message):
     bundle = changed(exported.bundle, tmp_path / "model", change)

@@ -8,12 +8,15 @@ from runpy import run_path
 import numpy as np
 import pytest
 
-from edgeasr.audio import AudioBlock, AudioSource, FileSource
+from edgeasr.audio import AudioBlock, AudioSource, FileSource, Resampler
 from edgeasr.config import ModelConfig
 from edgeasr.endpoint import EndpointConfig, EndpointRule
 from edgeasr.errors import AudioFormatError, BundleError
+from edgeasr.features import FeatureBlock, log_mel
+from edgeasr.front_end import TAIL_S
 from edgeasr.manifest import read_manifest
-from edgeasr.recognizer import MAX_GAP_S, TAIL_S, Recognizer, load_model
+from edgeasr.model import Emissions
+from edgeasr.recognizer import MAX_GAP_S, Recognizer, load_model
 from edgeasr.transcript import Final, Partial
 
 REPOSITORY = Path(__file__).parents[1]
@@ -368,11 +371,107 @@ class TestStream:
     def test_raises_what_the_model_causes_at_once(self):
         class DamagedModel(ScriptedModel):
             def step(self, features, state, policy=None):
-                log_probs, state = super().step(features, state)
-                return log_probs * np.nan, state
+                emissions, state = super().step(features, state)
+                return Emissions(emissions.tokens * np.nan), state
 
         with pytest.raises(BundleError, match="the model is damaged"):
             list(Recognizer(DamagedModel()).stream(ListSource(self.blocks(SPEECH))))
+
+
+def hear_features(recognizer, features, lengths=None):
+    """All events of features that come in blocks of the given lengths, again and again."""
+    events, start, turn = [], 0, 0
+    while start < len(features):
+        length = (lengths or [len(features)])[turn % len(lengths or [0])]
+        recognizer.accept_features(features[start : start + length])
+        events += steps(recognizer)
+        start, turn = start + length, turn + 1
+    recognizer.input_finished()
+    return events + steps(recognizer)
+
+
+def features_of(waveform):
+    return log_mel(waveform, ModelConfig().features)
+
+
+class TestFeatures:
+    @pytest.mark.parametrize("lengths", [None, [1], [2], [16], [17, 1], [1, 500]])
+    def test_give_the_events_of_their_waveform(self, lengths):
+        expected = hear(Recognizer(ScriptedModel()), SPEECH)
+        events = hear_features(Recognizer(ScriptedModel()), features_of(SPEECH), lengths)
+        assert outline(events) == [(word, start.expected, end.expected) for word, start, end in outline(expected)]
+        # The end of samples that fill no window is not known to features.
+        ends = [final.end for final in finals(expected)]
+        assert [event.end for event in finals(events)] == pytest.approx(ends, abs=0.01)
+        assert len(events) == len(expected)
+
+    @pytest.mark.parametrize("delay", [0, 1, 5, 11])
+    def test_end_with_what_the_chain_delays(self, delay):
+        events = hear_features(Recognizer(ScriptedModel(delay)), features_of(tone("to the very end")), [7])
+        assert texts(events) == ["to the very end"]
+
+    @pytest.mark.parametrize("gap_frames", [1, 10, 49, 100, 900_000])
+    def test_keep_the_time_over_gaps(self, gap_frames):
+        recognizer = Recognizer(ScriptedModel())
+        recognizer.accept_features(features_of(np.concatenate([tone("so"), silence(0.2)])))
+        recognizer.accept_gap(gap_frames * 640, RATE)
+        recognizer.accept_features(features_of(tone("on")))
+        recognizer.input_finished()
+        words = outline(steps(recognizer))
+        assert words[0][:2] == (words[0][0], 0.0)
+        assert words[0][0].startswith("so")
+        assert words[-1][0].endswith("on")
+        gap_s = (len(features_of(silence(0.36))) - 16) / 100 + gap_frames * 0.04
+        assert words[-1][2].expected == pytest.approx(0.16 + gap_s + 0.16, abs=0.041)
+
+    def test_add_up_gaps_that_are_no_whole_frames(self):
+        recognizer = Recognizer(ScriptedModel())
+        recognizer.accept_features(features_of(silence(0.1))[:0])
+        for _ in range(48_000):
+            recognizer.accept_gap(1, 48_000)
+        recognizer.accept_features(features_of(tone("so")))
+        recognizer.input_finished()
+        ((_, start, _),) = outline(steps(recognizer))
+        assert start.expected == pytest.approx(1.0, abs=0.041)
+
+    def test_and_samples_do_not_mix(self):
+        recognizer = Recognizer(ScriptedModel())
+        recognizer.accept_features(features_of(tone("so")))
+        with pytest.raises(AudioFormatError, match="samples and features in one stream"):
+            recognizer.accept_waveform(tone("it"), RATE)
+        recognizer.reset()
+        recognizer.accept_waveform(tone("it"), RATE)
+        with pytest.raises(AudioFormatError, match="samples and features in one stream"):
+            recognizer.accept_features(features_of(tone("so")))
+        recognizer.input_finished()
+        assert texts(steps(recognizer)) == ["it"]
+
+    @pytest.mark.parametrize(
+        ("features", "message"),
+        [
+            (np.zeros((3, 40), np.float32), r"\(3, 40\)"),
+            (np.zeros(80, np.float32), r"\(80,\)"),
+            (np.zeros((3, 80)), "float64"),
+            (np.full((3, 80), np.nan, np.float32), "NaN"),
+        ],
+    )
+    def test_that_are_none_are_refused(self, features, message):
+        with pytest.raises(AudioFormatError, match=message):
+            Recognizer(ScriptedModel()).accept_features(features)
+
+    def test_come_from_a_source_too(self):
+        features = features_of(tone("so...."))
+        later = features_of(tone("on...."))
+        start = len(features) * 160 + 32_000
+        source = ListSource([FeatureBlock(features, 0), FeatureBlock(later, start, 32_000)])
+        first, second = finals(Recognizer(ScriptedModel()).stream(source))
+        assert (first.text, second.text) == ("so", "on")
+        assert second.words[0].start == pytest.approx(start / RATE, abs=0.041)
+
+    def test_of_another_rate_are_refused(self):
+        source = ListSource([FeatureBlock(features_of(tone("so")), 0)], sample_rate_hz=8_000)
+        with pytest.raises(AudioFormatError, match="8000 Hz, the model wants 16000 Hz"):
+            list(Recognizer(ScriptedModel()).stream(source))
 
 
 class TestModel:
@@ -421,6 +520,15 @@ class TestShippedModel:
         assert hear(Recognizer(shipped_model), waveform, lengths) == expected
         with FileSource(utterance.path, block_ms=33) as source:
             assert list(Recognizer(shipped_model).stream(source)) == expected
+
+    def test_reads_from_features_what_it_hears(self, shipped_model, speech):
+        utterance = read_manifest(speech / "dev.jsonl")[1]
+        with FileSource(utterance.path) as source:
+            waveform = np.concatenate([block.samples for block in source.blocks()])
+        resampler = Resampler(source.sample_rate_hz, RATE)
+        waveform = np.concatenate([resampler.process(waveform), resampler.flush()])
+        expected = texts(hear(Recognizer(shipped_model), waveform))
+        assert texts(hear_features(Recognizer(shipped_model), features_of(waveform), [2])) == expected
 
     def test_hears_nothing_in_silence(self, shipped_model):
         assert texts(hear(Recognizer(shipped_model), silence(10.0))) == []

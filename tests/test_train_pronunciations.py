@@ -1,12 +1,11 @@
 import json
-import shutil
 
 import pytest
 
 from edgeasr.errors import ConfigError
 from edgeasr.phones import read_dictionary
 from edgeasr.train import pronunciations
-from edgeasr.train.pronunciations import complete, letters_to_sounds
+from edgeasr.train.pronunciations import complete
 
 WORDS = "cat K AE1 T\ndog D AO1 G\n"
 
@@ -21,22 +20,18 @@ def manifest(tmp_path):
 
 def test_missing_words_are_added_behind_the_dictionary(tmp_path, manifest, monkeypatch):
     monkeypatch.setattr(
-        pronunciations, "letters_to_sounds", lambda word: {"the": ["DH", "AX"], "zebu": []}.get(word, ["K"])
+        pronunciations, "letters_to_sounds", lambda words: {"cat's": ("K", "AE", "T", "S"), "the": ("DH", "AX")}
     )
     given, output = tmp_path / "given.dict", tmp_path / "new" / "words.dict"
     given.write_text(WORDS)
     assert complete(given, [manifest], output) == 3
-    assert output.read_text() == WORDS + "cat's K\nthe DH AX\nzebu AX\n"
+    assert output.read_text() == WORDS + "cat's K AE T S\nthe DH AX\nzebu AX\n"
     assert read_dictionary(output)["dog"] == (("D", "AO", "G"),)
 
 
-def test_flite_reads_words_that_no_dictionary_has():
-    if shutil.which("flite") is None:
-        pytest.skip("flite is not installed")
-    assert letters_to_sounds("zorgian") == ["Z", "AO", "R", "JH", "IY", "AX", "N"]
-
-
-def test_without_flite_it_says_what_to_install(monkeypatch):
+def test_without_flite_it_says_what_to_install(tmp_path, manifest, monkeypatch):
     monkeypatch.setenv("PATH", "")
+    (tmp_path / "given.dict").write_text(WORDS)
     with pytest.raises(ConfigError, match="flite is not installed: apt-get install flite"):
-        letters_to_sounds("zebu")
+        complete(tmp_path / "given.dict", [manifest], tmp_path / "words.dict")
+    assert not (tmp_path / "words.dict").exists()

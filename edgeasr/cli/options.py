@@ -15,6 +15,13 @@ Model = Annotated[
     typer.Option(metavar="BUNDLE", help="Folder or .edgeasr file of another model than the bundled one."),
 ]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the model; one is best for most boards.")]
+DecoderName = Annotated[
+    Literal["greedy", "lm"] | None,
+    typer.Option(
+        "--decoder",
+        help="Words of the bundle's language model, or letters as they are heard; lm where the bundle has one.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a line, with the times of all words.")]
 Srt = Annotated[bool, typer.Option("--srt", help="Print SubRip subtitles.")]
 Vtt = Annotated[bool, typer.Option("--vtt", help="Print WebVTT subtitles.")]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeasr.cli.options import Format, Json, Model, Srt, Threads, Vtt, chosen_format, transcript_writer
+from edgeasr.cli.options import DecoderName, Format, Json, Model, Srt, Threads, Vtt, chosen_format, transcript_writer
 from edgeasr.cli.terminal import StatusLine, print_error, write_out
 from edgeasr.errors import EdgeasrError
 
@@ -43,6 +43,7 @@ def transcribe(
         bool, typer.Option("--partials", help="With --json, print partial segments too, as `listen` does.")
     ] = False,
     model: Model = None,
+    decoder: DecoderName = None,
     threads: Threads = 1,
 ) -> None:
     """Print the words of recordings, a line for each segment.
@@ -56,7 +57,7 @@ def transcribe(
     output.check(files)
     from edgeasr.recognizer import Recognizer
 
-    recognizer = Recognizer(model, threads=threads)
+    recognizer = Recognizer(model, threads=threads, decoder=decoder)
     exit_code = 0
     for file in files:
         try:

@@ -1,32 +1,18 @@
 """Complete a pronunciation dictionary for the words of manifests by the letter-to-sound rules of flite.
 
-    python -m edgeasr.train.pronunciations cmudict.dict train.jsonl --output words.dict
-
-flite's rules (Black, Lenzo and Pagel 1998) were learnt from the CMU dictionary; a system package has them.
+python -m edgeasr.train.pronunciations cmudict.dict train.jsonl --output words.dict
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeasr.errors import ConfigError
+from edgeasr.letter_to_sound import letters_to_sounds
 from edgeasr.manifest import read_manifest
-from edgeasr.phones import missing_words, phone, read_dictionary
+from edgeasr.phones import missing_words, read_dictionary
 from edgeasr.tokenizer import normalize_text
-
-_PAUSE = "pau"
-
-
-def letters_to_sounds(word: str) -> list[str]:
-    """The phones that flite would say. raises: ConfigError without flite"""
-    if shutil.which("flite") is None:
-        raise ConfigError("flite is not installed: apt-get install flite")
-    said = subprocess.run(["flite", "-t", word, "-ps", "-o", "none"], check=True, capture_output=True, text=True)
-    return [phone(symbol) for symbol in said.stdout.split() if symbol != _PAUSE]
 
 
 def complete(dictionary: Path, manifests: Sequence[Path], output: Path) -> int:
@@ -36,11 +22,9 @@ def complete(dictionary: Path, manifests: Sequence[Path], output: Path) -> int:
     """
     texts = (normalize_text(u.text) for path in manifests for u in read_manifest(path))
     missing = missing_words(texts, read_dictionary(dictionary))
-    lines = []
-    for word in missing:
-        sounds = letters_to_sounds(word)
-        # A lone apostrophe says nothing; the neutral vowel keeps it a word.
-        lines.append(f"{word} {' '.join(sounds or ['AX'])}\n")
+    said = letters_to_sounds(missing)
+    # A lone apostrophe says nothing; the neutral vowel keeps it a word.
+    lines = [f"{word} {' '.join(said.get(word, ('AX',)))}\n" for word in missing]
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(dictionary.read_text(encoding="utf-8").rstrip("\n") + "\n" + "".join(lines), encoding="utf-8")
     return len(missing)

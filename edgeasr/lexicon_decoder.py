@@ -1,0 +1,191 @@
+"""Words of a lexicon, weighed by a language model, as a `Decoder`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeasr.decoder import Word, best_tokens, checked_frame_s
+from edgeasr.lexicon import ROOT
+from edgeasr.lexicon_search import FIRST, NO_RECORD, NODE, RECORD, SOUNDS, PrefixSearch, WordGraph
+
+# What a prefix that ends within a word must be ahead by, in nats, to be preferred to one that ends with a word.
+_UNFINISHED_PENALTY = 8.0
+# A path gets so long before its alternatives at the far end are given up, in words.
+_MAX_OPEN_WORDS = 60
+_MAX_RECORDS = 4000
+# Of what is taken for noise so many settled words are remembered.
+_MAX_NOISE_WORDS = 10
+_BLANK_ID = 0
+
+
+class LexiconDecoder:
+    """Prefix beam search over a lexicon with a word language model (`lexicon_search.py`).
+
+    It takes log-probabilities of phones. The hypothesis is the likeliest prefix; where its last word is unfinished,
+    that is the likeliest that begins so. Words are stable once all prefixes that are kept begin with them. A word
+    starts with the first frame of its first phone and ends where it is complete, after the first frame of its last
+    one. Its confidence is the geometric mean over its phones of the highest posterior that the acoustic model gave
+    each: a word that only the language model wanted has a low one. While all words of a segment have such, it is taken
+    for noise and has no words.
+
+    frame_s: duration of a frame
+    """
+
+    def __init__(self, graph: WordGraph, frame_s: float) -> None:
+        self.frame_s = checked_frame_s(frame_s)
+        self._graph = graph
+        self._search = PrefixSearch(graph)
+        self._hypothesis: tuple[Word, ...] | None = None  # None where it has to be found anew
+        self._trusted = False
+        self._start_frame = 0
+        self._next_frame = 0
+        self._sound_end_frame = 0
+        self._last_id = self._held_id = _BLANK_ID
+        self._begin_segment(0)
+
+    @property
+    def start_s(self) -> float:
+        return self._start_frame * self.frame_s
+
+    @property
+    def end_s(self) -> float:
+        return self._next_frame * self.frame_s
+
+    @property
+    def num_frames(self) -> int:
+        return self._next_frame - self._start_frame
+
+    @property
+    def has_speech(self) -> bool:
+        return bool(self.hypothesis())
+
+    @property
+    def trailing_silence_s(self) -> float:
+        return (self._next_frame - max(self._start_frame, self._sound_end_frame)) * self.frame_s
+
+    @property
+    def stable_words(self) -> int:
+        return len(self._stable) if self._trusted else 0
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.word for word in self.hypothesis())
+
+    def accept(self, log_probs: NDArray[np.floating[Any]]) -> None:
+        """Decodes the next frames.
+
+        log_probs: (T, P) of phones, any T, 0 included
+        errors:    BundleError for another P, NaN or what cannot be log-probabilities; no frame is taken then
+        """
+        ids, _ = best_tokens(log_probs, self._graph.lexicon.num_phones, self.end_s, self.frame_s)
+        for frame_log_probs, token_id in zip(log_probs, ids, strict=True):
+            frame = self._next_frame
+            self._next_frame += 1
+            self._last_id = token_id
+            if token_id != _BLANK_ID:
+                self._sound_end_frame = frame + 1
+            if token_id == self._held_id != _BLANK_ID:
+                continue
+            self._held_id = _BLANK_ID
+            self._search.accept(frame_log_probs, frame)
+        if ids:
+            self._hypothesis = None
+            self._settle()
+            # Whether it is speech must not depend on who asks when.
+            self.hypothesis()
+            if not self._trusted:
+                # No rule ends a noise that never pauses.
+                del self._stable[:-_MAX_NOISE_WORDS]
+
+    def hypothesis(self) -> tuple[Word, ...]:
+        """Words of the current segment so far; only the last can be unfinished."""
+        if self._hypothesis is None:
+            best = self._best()
+            words = (*self._stable, *self._open_words(self._record(best)), *self._last_word(best))
+            # What was once shown stays: a stable prefix never changes.
+            self._trusted = self._trusted or _mean_conf(words) >= self._graph.config.min_conf
+            self._hypothesis = words if self._trusted else ()
+        return self._hypothesis
+
+    def reset(self, start_frame: int | None = None) -> None:
+        """As in `Decoder`. A phone held across the end of a segment belongs to the old one; after a jump it
+        counts anew.
+        """
+        self._held_id = self._last_id
+        if start_frame is not None and start_frame != self._next_frame:
+            self._next_frame = self._sound_end_frame = start_frame
+            self._last_id = self._held_id = _BLANK_ID
+        self._search.begin(self._graph.model.start)
+        self._begin_segment(self._next_frame)
+
+    def cut(self) -> tuple[Word, ...]:
+        """As in `Decoder`. What has begun after the last finished word moves on, the likely and the less likely."""
+        record = self._record(self._best())
+        words = (*self._stable, *self._open_words(record))
+        if not words or not self._trusted:
+            words = self.hypothesis()
+            self.reset()
+            return words
+        self._search.keep(self._search.whole[RECORD] == record)
+        self._search.forget(record)
+        begun = self._search.whole[NODE] != ROOT
+        self._begin_segment(int(self._search.whole[FIRST, begun].min(initial=self._next_frame)), trusted=True)
+        return words
+
+    def _begin_segment(self, start_frame: int, *, trusted: bool = False) -> None:
+        self._start_frame = start_frame
+        self._stable: list[Word] = []
+        self._settled = NO_RECORD  # the last record of the stable words
+        self._hypothesis = None
+        self._trusted = trusted  # that it is speech
+
+    def _settle(self) -> None:
+        """Make stable what all prefixes agree on, and forget what is no longer needed."""
+        search = self._search
+        path = search.path(self._record(self._best()), self._settled)
+        if len(path) > _MAX_OPEN_WORDS:
+            search.keep_through(path[len(path) // 2])
+        common = search.common_record()
+        if common != self._settled and common != NO_RECORD:
+            self._stable.extend(self._open_words(common))
+            self._settled = common
+        if len(search.records) > _MAX_RECORDS:
+            search.forget(self._settled)
+            self._settled = NO_RECORD
+
+    def _best(self) -> int:
+        """The prefix to show: the likeliest, those that end with a word preferred."""
+        unfinished = self._search.whole[NODE] != ROOT
+        return int((self._search.scores - _UNFINISHED_PENALTY * unfinished).argmax())
+
+    def _record(self, prefix: int) -> int:
+        return int(self._search.whole[RECORD, prefix])
+
+    def _open_words(self, record: int) -> list[Word]:
+        """The words from the stable ones to a record."""
+        return [self._word(number) for number in reversed(self._search.path(record, self._settled))]
+
+    def _word(self, number: int) -> Word:
+        record = self._search.records[number]
+        return self._timed(self._graph.model.words[record.word], record.start_frame, record.end_frame, record.log_conf)
+
+    def _last_word(self, prefix: int) -> tuple[Word, ...]:
+        """The likeliest word that a prefix has begun, if it has."""
+        node, _, _, first, last, _ = self._search.whole[:, prefix].tolist()
+        if node == ROOT:
+            return ()
+        log_conf = float(self._search.parts[SOUNDS, prefix]) / int(self._graph.lexicon.depth[node])
+        word = self._graph.model.words[self._graph.likeliest[node]]
+        return (self._timed(word, first, last, log_conf),)
+
+    def _timed(self, word: str, first: int, last: int, log_conf: float) -> Word:
+        return Word(word, first * self.frame_s, last * self.frame_s, min(1.0, math.exp(log_conf)))
+
+
+def _mean_conf(words: Sequence[Word]) -> float:
+    return math.fsum(word.conf for word in words) / len(words) if words else 0.0
