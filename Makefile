@@ -15,6 +15,9 @@ CLIP := edgeasr/models/demo.flac
 # Debian's packages: what the product needs, and what the tests need beside it (speech, and a virtual microphone).
 PACKAGES := libportaudio2
 TEST_PACKAGES := $(if $(PACKAGES),espeak-ng flite libasound2-plugins pulseaudio pulseaudio-utils)
+# Compilers and an emulator for the firmware. What is missing of them is skipped by the tests.
+FIRMWARE_PACKAGES := $(if $(PACKAGES),gcc g++ libc6-dev make clang libclang-rt-dev gcovr gcc-arm-none-eabi \
+    libnewlib-arm-none-eabi gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-arm)
 VENV_PACKAGE := $(if $(PACKAGES),python3-venv)
 
 # A build of PyTorch without CUDA: only those have versions that end in +cpu.
@@ -65,6 +68,7 @@ $(VENV)/demo-is-set-up: pyproject.toml | $(BIN)/python
 # find edgeasr.converters and its like.
 $(VENV)/tests-are-set-up: pyproject.toml Makefile | $(BIN)/python
 	@.ci/apt-install $(PACKAGES) $(TEST_PACKAGES)
+	@.ci/apt-install $(FIRMWARE_PACKAGES) || echo 'Tests of the firmware that need these packages will be skipped' >&2
 	$(PIP) install --quiet $(TORCH) 2>/dev/null || $(PIP) install --extra-index-url $(TORCH_INDEX) $(TORCH)
 	$(PIP) install --quiet --constraint <(echo $(TORCH)) --editable '.[dev]'
 	$(PIP) download --quiet --dest $(VENV)/wheelhouse .

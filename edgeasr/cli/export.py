@@ -1,10 +1,13 @@
-"""`edgeasr export`: a bundle for devices from a trained checkpoint."""
+"""`edgeasr export`: a bundle for devices from a trained checkpoint, or C arrays for firmware from either."""
 
 from __future__ import annotations
 
 import json as jsonlib
 import sys
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,17 +17,36 @@ from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.terminal import StatusLine, write_out
 
 if TYPE_CHECKING:
+    from edgeasr.bundle import Bundle
     from edgeasr.converters.export import Export
+    from edgeasr.converters.to_c_array import CArray
+
+
+class Target(StrEnum):
+    """What `edgeasr export` writes."""
+
+    BUNDLE = "bundle"
+    C_ARRAY = "c-array"
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="What `edgeasr train` wrote.")],
-    output: Annotated[
-        Path, typer.Option(metavar="BUNDLE", help="The folder to write, or a file whose name ends in .edgeasr.")
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="What `edgeasr train` wrote; for c-array a bundle serves too.")
     ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="The folder to write, or a file whose name ends in .edgeasr; for c-array one in .h."
+        ),
+    ],
+    target: Annotated[Target, typer.Option(help="A bundle, or a C header for firmware.")] = Target.BUNDLE,
     artefact: Annotated[
         list[str] | None,
-        typer.Option(metavar="KIND", help="onnx-int8 or onnx-fp32, again for more; the first is the default one."),
+        typer.Option(
+            metavar="KIND",
+            help="onnx-int8 or onnx-fp32, again for more; the first is the default one. For c-array any kind of the "
+            "bundle, and front-end for the tables of the features.",
+        ),
     ] = None,
     check_audio: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Speech to compare on instead of the bundled clip.")
@@ -35,7 +57,22 @@ def export(
 
     Nothing is written where an artefact differs too much. max diff is the largest difference of a probability,
     SNR that of log-probabilities, agreement the share of frames with the same best token. Needs edgeasr[train].
+
+    --target c-array writes the files of a model, and the tables of its front end, as constant arrays of C, with
+    their sizes and hashes. From a bundle it needs nothing else.
     """
+    if target is Target.C_ARRAY:
+        _export_c_arrays(checkpoint, output, artefact or (), check_audio, json=json)
+        return
+    made = _export_bundle(checkpoint, output, artefact, check_audio)
+    rows = list(_rows(made))
+    if json:
+        write_out(jsonlib.dumps({"bundle": str(made.bundle.path), "artefacts": rows}, allow_nan=False) + "\n")
+    else:
+        write_out(_table(rows) + f"Wrote {made.bundle.path}\n")
+
+
+def _export_bundle(checkpoint: Path, output: Path, artefacts: Sequence[str] | None, check_audio: Path | None) -> Export:
     with needs_extra("train"):
         from edgeasr.converters.export import ARTEFACTS, DEMO_RECORDING
         from edgeasr.converters.export import export as export_checkpoint
@@ -43,12 +80,47 @@ def export(
 
     loaded = Checkpoint.load(checkpoint)
     with StatusLine(sys.stderr) as status:
-        made = export_checkpoint(loaded, output, artefact or ARTEFACTS, check_audio or DEMO_RECORDING, status.show)
-    rows = list(_rows(made))
+        return export_checkpoint(loaded, output, artefacts or ARTEFACTS, check_audio or DEMO_RECORDING, status.show)
+
+
+def _export_c_arrays(model: Path, output: Path, kinds: Sequence[str], check_audio: Path | None, *, json: bool) -> None:
+    from edgeasr.converters.to_c_array import FRONT_END, export_c_arrays
+
+    with ExitStack() as stack:
+        if _is_bundle(model):
+            if check_audio is not None:
+                raise typer.BadParameter("--check-audio is for a CHECKPOINT: a bundle was compared when it was made")
+            bundle = _load_bundle(model)
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            name = f"{model.resolve().parent.name or model.stem}"
+            artefacts = [kind for kind in kinds if kind != FRONT_END]
+            bundle = _export_bundle(model, folder / name, artefacts or None, check_audio).bundle
+        made = export_c_arrays(bundle, output, kinds)
     if json:
-        write_out(jsonlib.dumps({"bundle": str(made.bundle.path), "artefacts": rows}, allow_nan=False) + "\n")
+        rows = [{"array": array.name, "bytes": len(array.content), "sha256": array.sha256} for array in made.arrays]
+        write_out(jsonlib.dumps({"header": str(made.path), "arrays": rows}) + "\n")
     else:
-        write_out(_table(rows) + f"Wrote {made.bundle.path}\n")
+        write_out(_array_table(made.arrays) + f"Wrote {made.path}\n")
+
+
+def _is_bundle(path: Path) -> bool:
+    from edgeasr.bundle import ARCHIVE_SUFFIX
+
+    return path.is_dir() or path.suffix == ARCHIVE_SUFFIX
+
+
+def _load_bundle(path: Path) -> Bundle:
+    from edgeasr.bundle import Bundle
+
+    return Bundle.load(path)
+
+
+def _array_table(arrays: Sequence[CArray]) -> str:
+    cells = [("array", "bytes", "SHA-256")]
+    cells += [(array.name, str(len(array.content)), f"{array.sha256[:12]}…") for array in arrays]
+    name, size = (max(len(row[column]) for row in cells) for column in (0, 1))
+    return "".join(f"{row[0].ljust(name)}  {row[1].rjust(size)}  {row[2]}\n" for row in cells)
 
 
 def _rows(made: Export) -> Iterable[dict[str, Any]]:

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
-from edgeasr.cli.options import Json, Model, Srt, Threads, Vtt, chosen_format, transcript_writer
+from edgeasr.cli.options import DecoderName, Json, Model, Srt, Threads, Vtt, chosen_format, transcript_writer
 from edgeasr.cli.signals import StopSignals
-from edgeasr.cli.terminal import StatusLine, write_out
+from edgeasr.cli.terminal import StatusLine, print_note, write_out
 from edgeasr.errors import AudioFormatError, DeviceError
+from edgeasr.firmware_bridge.transport import is_bridge_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edgeasr.audio import AudioSource
+    from edgeasr.audio import AudioBlock, Source
+    from edgeasr.features import FeatureBlock
+    from edgeasr.recognizer import Recognizer
     from edgeasr.transcript import Event, TranscriptWriter
 
 _STDIN_FILENO = 0
@@ -27,7 +30,11 @@ _POLL_S = 0.2
 def listen(
     source: Annotated[
         str,
-        typer.Option(metavar="mic|FILE|-", help="- is standard input: raw 16-bit little-endian mono, 16 kHz."),
+        typer.Option(
+            metavar="mic|FILE|-|URL",
+            help="- is standard input: raw 16-bit little-endian mono, 16 kHz. A URL is a microcontroller: "
+            "serial:///dev/ttyACM0?baud=921600, tcp://HOST:PORT, tcp-listen://HOST:PORT, pty:.",
+        ),
     ] = "mic",
     device: Annotated[
         str | None, typer.Option(metavar="N|NAME", help="Microphone, by its number or a part of its name.")
@@ -37,6 +44,7 @@ def listen(
     srt: Srt = False,
     vtt: Vtt = False,
     model: Model = None,
+    decoder: DecoderName = None,
     threads: Threads = 1,
 ) -> None:
     """Print what is being said.
@@ -50,23 +58,40 @@ def listen(
 
     status = StatusLine(sys.stdout, enabled=wanted == "text")
     with StopSignals(lambda: None) as stop, _open_source(source, device, stop, real_time=real_time) as audio:
-        recognizer = Recognizer(model, threads=threads)
+        recognizer = Recognizer(model, threads=threads, decoder=decoder)
         if status.enabled:
             print(f"Listening to {audio.name}, Ctrl-C to end", file=sys.stderr)
-        events = recognizer.stream(audio, lambda _: audio.close() if stop.requested else None)
         try:
-            _print_events(events, transcript_writer(wanted), status)
+            _print_events(_events(recognizer, audio, stop), transcript_writer(wanted), status)
         except (AudioFormatError, DeviceError):
             # A stream that is broken off may end in half a sample, or before the first.
             if not stop.requested:
                 raise
+        finally:
+            _report_losses(audio)
 
 
 def _check_use(source: str, device: str | None, *, real_time: bool) -> None:
     if device is not None and source != "mic":
         raise typer.BadParameter("--device is for --source mic")
-    if real_time and source in ("mic", "-"):
+    if real_time and (source in ("mic", "-") or is_bridge_url(source)):
         raise typer.BadParameter("--real-time is for --source FILE")
+
+
+def _events(recognizer: Recognizer, audio: Source[AudioBlock | FeatureBlock], stop: StopSignals) -> Iterator[Event]:
+    """What is heard until the source ends or a signal comes; a device with a display gets it too."""
+    from edgeasr.firmware_bridge.source import BridgeSource
+
+    if isinstance(audio, BridgeSource):
+        return audio.shown(recognizer.stream(audio))
+    return recognizer.stream(audio, lambda _: audio.close() if stop.requested else None)
+
+
+def _report_losses(audio: Source[AudioBlock | FeatureBlock]) -> None:
+    from edgeasr.firmware_bridge.source import BridgeSource
+
+    if isinstance(audio, BridgeSource) and (report := audio.report()) is not None:
+        print_note(report)
 
 
 def _print_events(events: Iterator[Event], writer: TranscriptWriter, status: StatusLine) -> None:
@@ -81,11 +106,17 @@ def _print_events(events: Iterator[Event], writer: TranscriptWriter, status: Sta
     write_out(writer.footer)
 
 
-def _open_source(source: str, device: str | None, stop: StopSignals, *, real_time: bool) -> AudioSource:
+def _open_source(
+    source: str, device: str | None, stop: StopSignals, *, real_time: bool
+) -> Source[AudioBlock | FeatureBlock]:
     if source == "mic":
         from edgeasr.microphone import Microphone
 
         return Microphone(device)
+    if is_bridge_url(source):
+        from edgeasr.firmware_bridge.source import BridgeSource
+
+        return BridgeSource.open(source, print_note, lambda: stop.requested)
     from edgeasr.audio import FileSource, RawSource
 
     if source == "-":

@@ -23,6 +23,12 @@ def print_error(message: object) -> None:
     print("edgeasr: error:", " ".join(str(message).splitlines()), file=sys.stderr)
 
 
+def print_note(message: str) -> None:
+    """One line on standard error that is no error; a line that is being rewritten makes room."""
+    erase = _ERASE_LINE if sys.stderr.isatty() else ""
+    print(f"{erase}edgeasr: {' '.join(message.splitlines())}", file=sys.stderr)
+
+
 class StatusLine:
     """The last line of a terminal, rewritten in place; elsewhere, nothing. A context manager, to clear it.
 
