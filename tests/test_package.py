@@ -17,7 +17,7 @@ TOP_LEVEL = {
 }
 BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "edgeasr", "converters", "firmware_bridge", "devices")
 CLIP = Path("edgeasr", "models", "demo.flac")
-CLIP_WORDS = {"first", "time", "seen", "old", "man", "great", "deal", "money"}
+CLIP_WORDS = {"first", "time", "seen", "old", "house", "there", "man", "great", "deal", "money"}
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -101,7 +101,12 @@ def test_the_wheel_holds_the_packages_the_models_and_no_checkpoint(repository, w
         for path in (repository / "edgeasr" / folder).rglob("*")
         if path.is_file() and path.suffix != ".safetensors"
     ]
-    assert {"edgeasr/py.typed", *shipped} <= names
+    firmware = repository / "firmware_bridge"
+    for pattern in ("c/include/*.h", "c/src/*.c", "vectors/*.txt"):
+        shipped += [
+            f"edgeasr/firmware_bridge/{path.relative_to(firmware).as_posix()}" for path in firmware.glob(pattern)
+        ]
+    assert {"edgeasr/py.typed", "edgeasr/firmware_bridge/c/include/edgeasr_messages.h", *shipped} <= names
     assert not [name for name in names if name.endswith(".safetensors") or "tests/" in name]
     assert {name.split("/")[0] for name in names} == {"edgeasr", f"edgeasr-{edgeasr.__version__}.dist-info"}
     assert "License-Expression: Apache-2.0" in metadata
