@@ -94,42 +94,20 @@ def best_tokens(
     return log_probs.argmax(axis=1).tolist(), best.tolist()
 
 
-def checked_frame_s(frame_s: float) -> float:
-    """`frame_s`. Errors: ConfigError for what is no duration"""
-    if not 0 < frame_s < math.inf:
-        raise ConfigError(f"got frame_s {frame_s}, wanted a duration above 0: take it from the model's config")
-    return frame_s
-
-
-@dataclass
-class _Emission:
-    """A run of frames with the same letter, or piece of a word; log_prob is its highest."""
-
-    letters: str
-    start_frame: int
-    end_frame: int
-    log_prob: float
-
-
-class CtcGreedyDecoder:
-    """The best token of every frame, repeats collapsed, blanks removed (Graves et al. 2006, best path).
-
-    A space, alone or before the letters of a piece, finishes a word; earlier output never changes. A word starts
-    with the first frame of its first letter (or piece) and ends after the last frame of its last one. Its confidence
-    is the geometric mean over its letters of the highest posterior in the letter's run of frames.
+class SegmentClock:
+    """Where in the stream a decoder is, and its segment; the times of `Decoder`.
 
     frame_s: duration of a frame
+    errors:  ConfigError for what is no duration
     """
 
-    def __init__(self, tokenizer: Tokenizer, frame_s: float) -> None:
-        self.tokenizer = tokenizer
-        self.frame_s = checked_frame_s(frame_s)
+    def __init__(self, frame_s: float) -> None:
+        if not 0 < frame_s < math.inf:
+            raise ConfigError(f"got frame_s {frame_s}, wanted a duration above 0: take it from the model's config")
+        self.frame_s = frame_s
         self._start_frame = 0
         self._next_frame = 0
-        self._letters_end_frame = 0
-        self._last_id = tokenizer.blank_id
-        self._finished: list[Word] = []
-        self._unfinished: list[_Emission] = []
+        self._sound_end_frame = 0  # after the last frame that carried a letter or a phone
 
     @property
     def start_s(self) -> float:
@@ -144,12 +122,40 @@ class CtcGreedyDecoder:
         return self._next_frame - self._start_frame
 
     @property
-    def has_speech(self) -> bool:
-        return bool(self._finished or self._unfinished)
+    def trailing_silence_s(self) -> float:
+        return (self._next_frame - max(self._start_frame, self._sound_end_frame)) * self.frame_s
+
+
+@dataclass
+class _Emission:
+    """A run of frames with the same letter, or piece of a word; log_prob is its highest."""
+
+    letters: str
+    start_frame: int
+    end_frame: int
+    log_prob: float
+
+
+class CtcGreedyDecoder(SegmentClock):
+    """The best token of every frame, repeats collapsed, blanks removed (Graves et al. 2006, best path).
+
+    A space, alone or before the letters of a piece, finishes a word; earlier output never changes. A word starts
+    with the first frame of its first letter (or piece) and ends after the last frame of its last one. Its confidence
+    is the geometric mean over its letters of the highest posterior in the letter's run of frames.
+
+    frame_s: duration of a frame
+    """
+
+    def __init__(self, tokenizer: Tokenizer, frame_s: float) -> None:
+        super().__init__(frame_s)
+        self.tokenizer = tokenizer
+        self._last_id = tokenizer.blank_id
+        self._finished: list[Word] = []
+        self._unfinished: list[_Emission] = []
 
     @property
-    def trailing_silence_s(self) -> float:
-        return (self._next_frame - max(self._start_frame, self._letters_end_frame)) * self.frame_s
+    def has_speech(self) -> bool:
+        return bool(self._finished or self._unfinished)
 
     @property
     def stable_words(self) -> int:
@@ -180,7 +186,7 @@ class CtcGreedyDecoder:
         counts anew.
         """
         if start_frame is not None and start_frame != self._next_frame:
-            self._next_frame = self._letters_end_frame = start_frame
+            self._next_frame = self._sound_end_frame = start_frame
             self._last_id = self.tokenizer.blank_id
         self._begin_segment(self._next_frame, [])
 
@@ -209,7 +215,7 @@ class CtcGreedyDecoder:
             self._finish_word()
         if not letters:
             return
-        self._letters_end_frame = frame + 1
+        self._sound_end_frame = frame + 1
         if not repeated:
             self._unfinished.append(_Emission(letters, frame, frame + 1, log_prob))
         elif self._unfinished:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeasr.decoder import Word, best_tokens, checked_frame_s
+from edgeasr.decoder import SegmentClock, Word, best_tokens
 from edgeasr.lexicon import ROOT
 from edgeasr.lexicon_search import FIRST, NO_RECORD, NODE, RECORD, SOUNDS, PrefixSearch, WordGraph
 
@@ -23,7 +23,7 @@ _MAX_NOISE_WORDS = 10
 _BLANK_ID = 0
 
 
-class LexiconDecoder:
+class LexiconDecoder(SegmentClock):
     """Prefix beam search over a lexicon with a word language model (`lexicon_search.py`).
 
     It takes log-probabilities of phones. The hypothesis is the likeliest prefix; where its last word is unfinished,
@@ -37,36 +37,17 @@ class LexiconDecoder:
     """
 
     def __init__(self, graph: WordGraph, frame_s: float) -> None:
-        self.frame_s = checked_frame_s(frame_s)
+        super().__init__(frame_s)
         self._graph = graph
         self._search = PrefixSearch(graph)
         self._hypothesis: tuple[Word, ...] | None = None  # None where it has to be found anew
         self._trusted = False
-        self._start_frame = 0
-        self._next_frame = 0
-        self._sound_end_frame = 0
         self._last_id = self._held_id = _BLANK_ID
         self._begin_segment(0)
 
     @property
-    def start_s(self) -> float:
-        return self._start_frame * self.frame_s
-
-    @property
-    def end_s(self) -> float:
-        return self._next_frame * self.frame_s
-
-    @property
-    def num_frames(self) -> int:
-        return self._next_frame - self._start_frame
-
-    @property
     def has_speech(self) -> bool:
         return bool(self.hypothesis())
-
-    @property
-    def trailing_silence_s(self) -> float:
-        return (self._next_frame - max(self._start_frame, self._sound_end_frame)) * self.frame_s
 
     @property
     def stable_words(self) -> int:

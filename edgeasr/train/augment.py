@@ -21,6 +21,7 @@ from torch import Tensor
 from edgeasr.config import FeatureConfig
 from edgeasr.errors import AudioFormatError, ConfigError
 from edgeasr.features import hz_to_mel, mel_to_hz
+from edgeasr.nonspeech import AUDIO_SUFFIXES
 from edgeasr.train.recipe import AugmentConfig
 
 Floats = NDArray[np.float32]
@@ -33,7 +34,6 @@ CODECS: tuple[tuple[str, str], ...] = (
     ("WAV", "ULAW"),
     ("WAV", "GSM610"),
 )
-NOISE_SUFFIXES = frozenset({".wav", ".flac", ".opus", ".ogg", ".mp3"})
 
 
 def load_noise(folders: Sequence[Path], sample_rate_hz: int) -> list[Floats]:
@@ -43,9 +43,9 @@ def load_noise(folders: Sequence[Path], sample_rate_hz: int) -> list[Floats]:
     """
     recordings = []
     for folder in folders:
-        paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in NOISE_SUFFIXES)
+        paths = sorted(p for p in folder.glob("*") if p.suffix.lower() in AUDIO_SUFFIXES)
         if not paths:
-            wanted = ", ".join(sorted(NOISE_SUFFIXES))
+            wanted = ", ".join(sorted(AUDIO_SUFFIXES))
             raise ConfigError(f"got no recordings in the noise folder {folder}, wanted {wanted}: check data.noise")
         recordings += [_noise_recording(path, sample_rate_hz) for path in paths]
     return recordings
