@@ -40,7 +40,9 @@ def add_language_model(path: Path, file: Path, source: Mapping[str, Any], output
 
 
 def remove_language_model(path: Path, output: Path) -> Bundle:
-    """The bundle without a language model."""
+    """The bundle without its language model. errors: BundleError for one that has none"""
+    if Bundle.load(path).language_model is None:
+        raise BundleError(f"bundle {path} has no language model: nothing was taken out")
     return replace_in_bundle(path, output, {"language_model": None}, {})
 
 

@@ -155,6 +155,8 @@ class LanguageModel:
     @classmethod
     def from_bytes(cls, content: bytes, name: str = "given as bytes") -> LanguageModel:
         """A model from a file's content. Errors: as for `load`; name: what they call it"""
+        if not zipfile.is_zipfile(io.BytesIO(content)):
+            raise BundleError(f"language model {name}: not a file that `edgeasr lm build` wrote: {_BUILD_AGAIN}")
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 return cls(*_unpacked(arrays))

@@ -45,7 +45,7 @@ class Recognizer:
     model:         a bundle or its path, None for the one that ships with the package, or a loaded model:
                    recognisers may share one
     backend:       as for AcousticModel, of which a bundle makes one; so is threads
-    decoder:       "lm" for words of the bundle's language model, "greedy" for letters as they are heard; None for
+    decoder:       "lm" for words of the bundle's language model, "greedy" for pieces as they are heard; None for
                    "lm" where the bundle has one
     endpoint:      where segments end; None for the default rules
     memory_policy: what the encoder keeps of the past

@@ -19,7 +19,7 @@ DecoderName = Annotated[
     Literal["greedy", "lm"] | None,
     typer.Option(
         "--decoder",
-        help="Words of the bundle's language model, or letters as they are heard; lm where the bundle has one.",
+        help="Words of the bundle's language model, or pieces of words as they are heard; lm where the bundle has one.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a line, with the times of all words.")]
