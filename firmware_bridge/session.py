@@ -71,7 +71,7 @@ class LinkConfig:
     preroll_ms: int = 300
 
     def __post_init__(self) -> None:
-        if not 5 <= (self.frame_ms or 20) <= 1000 or not 0 <= self.preroll_ms <= 10_000:
+        if not 5 <= (20 if self.frame_ms is None else self.frame_ms) <= 1000 or not 0 <= self.preroll_ms <= 10_000:
             raise ConfigError(
                 f"got frames of {self.frame_ms} ms, a pre-roll of {self.preroll_ms} ms, want 5 to 1000 and up to 10000"
             )
