@@ -62,10 +62,6 @@ class Tokenizer:
         return 0
 
     @cached_property
-    def space_id(self) -> int:
-        return self.tokens.index(SPACE)
-
-    @cached_property
     def has_pieces(self) -> bool:
         """Whether tokens are longer than a character."""
         return any(len(token) > 1 for token in self.tokens[1:])

@@ -77,9 +77,9 @@ def test_a_partial_is_given_only_when_it_says_something_new():
     builder = TranscriptBuilder()
     words = spoken("the cat")
     assert builder.partial((), stable_words=0, start=0.0, end=0.2) is None
-    assert builder.partial(words, stable_words=1, start=0.0, end=1.0) is not None
+    assert builder.partial(words, stable_words=1, start=0.0, end=1.0) == Partial(0, 0.0, 1.0, "the cat", 3, words)
     assert builder.partial(words, stable_words=1, start=0.0, end=1.2) is None
-    assert builder.partial(words, stable_words=2, start=0.0, end=1.4) is not None
+    assert builder.partial(words, stable_words=2, start=0.0, end=1.4) == Partial(0, 0.0, 1.4, "the cat", 7, words)
 
 
 def test_each_segment_has_its_own_first_partial():
