@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from edgeasr.encoder import Encoder, EncoderState
-from edgeasr.hierarchy import BankState, PoolState
+from edgeasr.hierarchy import BankState, Entries, PoolState, as_held
 from edgeasr.streaming import replace_tensors, state_tensors
 
 Named = list[tuple[str, Tensor]]
+_BANK_INPUTS = ("number", "merged", "key", "value")
 TensorSpec = dict[str, str | float | list[int]]
 
 
@@ -98,20 +99,22 @@ class MemoryGraph(nn.Module):
         pools = [name for name, _ in self._pool_tensors("next_state")]
         return [
             *pools,
-            *(name for i in range(len(self.banks)) for name, _ in state_tensors(self.banks[i], f"entry.{i}")),
+            *(f"entry.{i}.{field}" for i in range(len(self.banks)) for field in self._entry_fields()),
         ]
 
     def forward(self, vector: Tensor, number: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         """vector: (1, 1, C); number: (1, 1); tensors: pools and banks as `example_inputs` names them"""
         given = iter(tensors)
         pools = replace_tensors(self.pools, given)
-        banks = tuple(
-            bank._replace(number=next(given), merged=next(given), key=next(given), value=next(given))
-            for bank in self.banks
-        )
-        next_pools, entries = self.encoder.run_memory(vector, number, pools, banks)
-        flat = [*state_tensors(next_pools), *state_tensors(entries)]
-        return tuple(tensor for _, tensor in flat)
+        banks = tuple(bank._replace(**{field: next(given) for field in _BANK_INPUTS}) for bank in self.banks)
+        next_pools, new = self.encoder.run_memory(vector, number, pools, banks, as_held)
+        made = [getattr(level.entries, field) for level in new for field in self._entry_fields()]
+        return (*(tensor for _, tensor in state_tensors(next_pools)), *made)
+
+    def _entry_fields(self) -> list[str]:
+        """What the host gets of an entry; only a model with a write gate has something to say with it."""
+        gated = self.encoder.config.encoder.write_gate
+        return [field for field in Entries._fields if gated or field != "write"]
 
     def _pool_tensors(self, prefix: str) -> Named:
         """The pools above the second level, numbered as in the whole state."""
@@ -148,9 +151,9 @@ def graph_signature(graph: Graph) -> dict[str, dict[str, TensorSpec]]:
 
 
 def _read_by_step(name: str) -> bool:
-    """Vectors and upper pools are the memory graph's business."""
+    """Upper pools are the memory graph's business, and what only admission reads is the host's."""
     if name.startswith("state.bank."):
-        return not name.endswith(".vector")
+        return name.endswith(_BANK_INPUTS)
     return not name.startswith("state.pool.") or name.startswith("state.pool.0.")
 
 
@@ -160,8 +163,4 @@ def _distinct(tensors: Named) -> Named:
 
 
 def _bank_tensors(banks: Sequence[BankState]) -> Named:
-    return [
-        (f"state.bank.{i}.{field}", getattr(bank, field))
-        for i, bank in enumerate(banks)
-        for field in ("number", "merged", "key", "value")
-    ]
+    return [(f"state.bank.{i}.{field}", getattr(bank, field)) for i, bank in enumerate(banks) for field in _BANK_INPUTS]

@@ -115,6 +115,8 @@ class EncoderConfig(FrozenConfig):
     # One entry a level above the first: vectors of the level below in a summary, and summaries kept.
     summary_strides: tuple[int, ...] = (100,)
     memory_capacities: tuple[int, ...] = (100,)
+    merge_similarity: float = 1.0  # a summary with a cosine above it to a stored one is merged into that; 1: none is
+    write_gate: bool = False  # whether a learned gate may skip summaries
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -135,6 +137,10 @@ class EncoderConfig(FrozenConfig):
         require(
             0 < self.chunk_frames <= (self.summary_strides or (self.chunk_frames,))[0],
             f"chunk_frames is {self.chunk_frames}: it must be positive and at most the first summary stride",
+        )
+        require(
+            -1 <= self.merge_similarity <= 1,
+            f"merge_similarity is {self.merge_similarity}: it must be a cosine, in [-1, 1]",
         )
         require(0 <= self.dropout < 1, f"dropout is {self.dropout}: it must be in [0, 1)")
 
@@ -168,8 +174,16 @@ class EncoderConfig(FrozenConfig):
         return tuple(spans)
 
     @property
+    def hops(self) -> tuple[int, ...]:
+        """Attention layers from a frame to what is emitted now: in the window of level 1, and through each level above.
+
+        A frame that level l remembers was pooled l - 1 times and is read once.
+        """
+        return tuple(range(1, 2 + len(self.summary_strides)))
+
+    @property
     def lookback(self) -> int:
-        """Encoder frames in reach of the farthest memory."""
+        """Encoder frames in reach of the farthest memory if all is stored; merging and skipping only add to it."""
         reaches = [s * n for s, n in zip(self.level_spans, self.memory_capacities, strict=True)]
         return max([self.left_context, *reaches])
 

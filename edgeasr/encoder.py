@@ -14,14 +14,17 @@ from torch import Tensor, nn
 
 from edgeasr.config import ModelConfig
 from edgeasr.hierarchy import (
+    Admit,
     BankState,
     MemoryLevel,
     MemoryReader,
+    NewSummaries,
     PoolState,
     SegmentPool,
     admit,
-    extended,
-    slot_bias,
+    held,
+    query_bias,
+    settle,
 )
 from edgeasr.layers import (
     AttentionState,
@@ -59,7 +62,7 @@ class Memory(NamedTuple):
 
     key: Tensor  # (B, R, H, slots, D)
     value: Tensor  # (B, R, H, slots, D)
-    bias: Tensor  # (B, T, slots)
+    bias: Tensor  # (B, T or 1, slots)
 
 
 class Emissions(NamedTuple):
@@ -71,6 +74,7 @@ class Emissions(NamedTuple):
     final: Tensor  # (B, T, V)
     lower: Tensor  # (B, T, V or P)
     phones: Tensor | None = None  # (B, T, P)
+    writes: Tensor | None = None  # (B,) expected number of summaries that the write gates let through, if there are any
 
 
 class Block(nn.Module):
@@ -174,15 +178,15 @@ class Encoder(nn.Module):
     def _run(self, x: Tensor, state: EncoderState, chunk_frames: int) -> tuple[Emissions, EncoderState]:
         x, frontend, level1 = self.run_lower(x, state, chunk_frames)
         pool, banks = state.pool, state.bank
-        entries: tuple[BankState, ...] = ()
+        new: tuple[NewSummaries, ...] = ()
         if self.levels:
             pooled, number, first_pool = self.run_summaries(x, state.pool[0])
-            upper_pools, entries = self.run_memory(pooled, number, state.pool[1:], state.bank)
+            upper_pools, new = self.run_memory(pooled, number, state.pool[1:], state.bank)
             pool = (first_pool, *upper_pools)
-            banks = tuple(admit(bank, entry) for bank, entry in zip(state.bank, entries, strict=True))
-        y, upper = self.run_upper(x, state, chunk_frames, entries)
+            banks = tuple(settle(bank, *made) for bank, made in zip(state.bank, new, strict=True))
+        y, upper = self.run_upper(x, state, chunk_frames, new)
         lower = self.lower_emission(self.lower_norm(x)).float().log_softmax(-1)
-        emissions = Emissions(self.emit(y), lower, self.emit_phones(y))
+        emissions = Emissions(self.emit(y), lower, self.emit_phones(y), _writes(new))
         return emissions, EncoderState(frontend, level1 + upper, pool, banks, state.seen + x.shape[1])
 
     def run_lower(
@@ -207,26 +211,31 @@ class Encoder(nn.Module):
         return summaries
 
     def run_memory(
-        self, pooled: Tensor, number: Tensor, pools: tuple[PoolState, ...], banks: tuple[BankState, ...]
-    ) -> tuple[tuple[PoolState, ...], tuple[BankState, ...]]:
+        self,
+        pooled: Tensor,
+        number: Tensor,
+        pools: tuple[PoolState, ...],
+        banks: tuple[BankState, ...],
+        decide: Admit = admit,
+    ) -> tuple[tuple[PoolState, ...], tuple[NewSummaries, ...]]:
         """New summaries of level 2, and of the levels above as their segments fill up, to entries of the banks.
 
         pooled: (B, S, C); number: (B, S) as from run_summaries; pools: of the levels above the second
-        returns: the pools' next states, and the new entries of every bank
+        returns: the pools' next states, and the new summaries of every bank
         """
         next_pools: list[PoolState] = []
-        x, entry = self.levels[0].entries(pooled, number, banks[0])
-        entries: list[BankState] = [entry]
+        x, made = self.levels[0].entries(pooled, number, banks[0], decide)
+        new = [made]
         for pool, level, state, bank in zip(self.pools[1:], self.levels[1:], pools, banks[1:], strict=True):
-            count = (entry.number >= 0).sum(dim=1)
+            count = (new[-1].entries.number >= 0).sum(dim=1)
             pooled, number, next_pool = pool.step(x, count, state)
-            x, entry = level.entries(pooled, number, bank)
+            x, made = level.entries(pooled, number, bank, decide)
             next_pools.append(next_pool)
-            entries.append(entry)
-        return tuple(next_pools), tuple(entries)
+            new.append(made)
+        return tuple(next_pools), tuple(new)
 
     def run_upper(
-        self, x: Tensor, state: EncoderState, chunk_frames: int, new: tuple[BankState, ...]
+        self, x: Tensor, state: EncoderState, chunk_frames: int, new: tuple[NewSummaries, ...]
     ) -> tuple[Tensor, tuple[BlockState, ...]]:
         """Output of the lower blocks (B, T, C) to that of the upper blocks (B, T, C)."""
         memory = self._memory(positions(state.seen, 0, x.shape[1]), state.bank, chunk_frames, new)
@@ -247,23 +256,27 @@ class Encoder(nn.Module):
         return None if self.phone_emission is None else self.phone_emission(self.norm(x)).float().log_softmax(-1)
 
     def _memory(
-        self, position: Tensor, banks: tuple[BankState, ...], chunk_frames: int, new: tuple[BankState, ...]
+        self, position: Tensor, banks: tuple[BankState, ...], chunk_frames: int, new: tuple[NewSummaries, ...]
     ) -> Memory | None:
         if not banks:
             return None
+        if not new:
+            key, value = (torch.cat([getattr(bank, part) for bank in banks], dim=3) for part in ("key", "value"))
+            return Memory(key, value, torch.cat([held(bank) for bank in banks], dim=1)[:, None])
         start = chunk_start(position, chunk_frames)
-        if new:
-            banks = tuple(extended(bank, entry) for bank, entry in zip(banks, new, strict=True))
-        encoder = self.config.encoder
-        bias = [
-            slot_bias(bank, start, span, capacity)
-            for bank, span, capacity in zip(banks, encoder.level_spans, encoder.memory_capacities, strict=True)
-        ]
-        return Memory(
-            torch.cat([bank.key for bank in banks], dim=3),
-            torch.cat([bank.value for bank in banks], dim=3),
-            torch.cat(bias, dim=2),
-        )
+        spans = self.config.encoder.level_spans
+        keys, values, biases = [], [], []
+        for bank, (entries, admitted), span in zip(banks, new, spans, strict=True):
+            keys += [bank.key, entries.key]
+            values += [bank.value, entries.value]
+            biases.append(query_bias(admitted, entries.number, start, span))
+        return Memory(torch.cat(keys, dim=3), torch.cat(values, dim=3), torch.cat(biases, dim=2))
+
+
+def _writes(new: tuple[NewSummaries, ...]) -> Tensor | None:
+    """How many summaries the write gates let through, in expectation; (B,)."""
+    counts = [(entries.write * (entries.number >= 0)).sum(dim=1) for entries, _ in new]
+    return torch.stack(counts).sum(dim=0) if counts else None
 
 
 def _modules(modules: Iterable[ModuleT]) -> Sequence[ModuleT]:

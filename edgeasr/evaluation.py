@@ -7,19 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeasr.alignment import EditCounts, align_words
-from edgeasr.audio import FileSource
+from edgeasr.audio import AudioSource, FileSource
 from edgeasr.errors import AudioFormatError, ConfigError
 from edgeasr.manifest import Utterance
 from edgeasr.measurement import BLOCK_MS, Heard, hear
 from edgeasr.metrics import ErrorCounts, character_errors, word_errors
 from edgeasr.recognizer import Recognizer
+from edgeasr.sessions import Session, SessionSource
 
 
 @dataclass(frozen=True)
 class Scored:
     """An utterance, what was heard of it, and how far off that is."""
 
-    utterance: Utterance
+    utterance: Utterance | Session
     hypothesis: str
     audio_s: float
     words: ErrorCounts
@@ -52,7 +53,7 @@ class Tally:
     step_ms: list[float] = field(default_factory=list)
     first_token_latency_ms: list[float] = field(default_factory=list)
 
-    def add(self, utterance: Utterance, heard: Heard) -> None:
+    def add(self, utterance: Utterance | Session, heard: Heard) -> None:
         scored = Scored(
             utterance,
             heard.text,
@@ -73,7 +74,7 @@ class Tally:
 
 def evaluate(
     recognizer: Recognizer,
-    utterances: Iterable[Utterance],
+    utterances: Iterable[Utterance | Session],
     on_utterance: Callable[[Tally], None] | None = None,
 ) -> Tally:
     """Recognise and score utterances; audio that cannot be read whole is noted, and the others are still done.
@@ -84,7 +85,7 @@ def evaluate(
     tally = Tally()
     for utterance in utterances:
         try:
-            with FileSource(utterance.path, BLOCK_MS) as source:
+            with _open(utterance) as source:
                 heard = hear(recognizer, source)
         except AudioFormatError as error:
             tally.unreadable.append(Unreadable(utterance.path, error))
@@ -94,6 +95,10 @@ def evaluate(
             on_utterance(tally)
     require_readable(len(tally.scored), tally.unreadable)
     return tally
+
+
+def _open(spoken: Utterance | Session) -> AudioSource:
+    return SessionSource(spoken, BLOCK_MS) if isinstance(spoken, Session) else FileSource(spoken.path, BLOCK_MS)
 
 
 def require_readable(num_read: int, unreadable: list[Unreadable]) -> None:

@@ -6,14 +6,18 @@ parallel, and one chunk at a time gives the same values.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgeasr.config import EncoderConfig
 from edgeasr.layers import FeedForward, attend, merge_heads, split_heads
+from edgeasr.memory import Rules, Slots, judge_all
 
 # Stands for minus infinity in running maxima, where inf - inf would be NaN.
 LOWEST = -1e9
@@ -85,56 +89,101 @@ class SegmentPool(nn.Module):
 
 
 class BankState(NamedTuple):
-    """Stored summaries. The `vector` is what admission compares; keys and values are what R readers attend to."""
+    """Stored summaries. Admission reads all but `key` and `value`, which are what R readers attend to."""
 
     number: Tensor  # (B, capacity) int64, number of the summary in the stream; negative: an empty slot
     merged: Tensor  # (B, capacity) how many summaries this slot stands for
-    vector: Tensor  # (B, capacity, C)
+    last: Tensor  # (B, capacity) int64, number of the last of them
+    pinned: Tensor  # (B, capacity) bool, never evicted
+    vector: Tensor  # (B, capacity, C) what admission compares
     key: Tensor  # (B, R, H, capacity, D)
     value: Tensor  # (B, R, H, capacity, D)
 
 
-def extended(bank: BankState, entries: BankState) -> BankState:
-    """The bank with new entries behind its slots; nothing is evicted yet."""
-    return BankState(
-        torch.cat([bank.number, entries.number], dim=1),
-        torch.cat([bank.merged, entries.merged], dim=1),
-        torch.cat([bank.vector, entries.vector], dim=1),
-        torch.cat([bank.key, entries.key], dim=3),
-        torch.cat([bank.value, entries.value], dim=3),
-    )
+class Entries(NamedTuple):
+    """New summaries, as they are offered to a bank."""
+
+    number: Tensor  # (B, S) int64; negative: an incomplete summary, which is not offered
+    write: Tensor  # (B, S) what the write gate says: stored or merged from one half on; 1 without a gate
+    vector: Tensor  # (B, S, C)
+    key: Tensor  # (B, R, H, S, D)
+    value: Tensor  # (B, R, H, S, D)
 
 
-def slot_bias(bank: BankState, time: Tensor, span: int, capacity: int) -> Tensor:
-    """What each query adds to its attention scores for each slot: the log-count, or minus infinity if unseen.
+class Admitted(NamedTuple):
+    """What became of new summaries, which stand behind the slots of their bank."""
 
-    A slot is seen once the `span` vectors of its summary have passed, and until those of `capacity` more have.
+    bias: Tensor  # (B, S + 1, slots + S) log-count after s of them were offered; minus infinity: not held then
+    source: Tensor  # (B, capacity) int64, where each slot's content comes from: itself, or slots + s
+    slots: tuple[Tensor, ...]  # number, merged, last, pinned and vector of the bank, afterwards
 
-    time: (B, Q) int64, vectors that have passed when each query's chunk starts
-    returns: (B, Q, slots)
+
+class NewSummaries(NamedTuple):
+    """Summaries of one level that became complete, and what became of them."""
+
+    entries: Entries
+    admitted: Admitted
+
+
+# How a bank decides on new summaries: as `admit`, or as `as_held` where the host decides later.
+Admit = Callable[[BankState, Tensor, Tensor, Tensor, Rules], Admitted]
+
+
+def log_count(merged: Tensor) -> Tensor:
+    """What a slot adds to attention scores: the log of how many summaries it stands for, minus infinity for none."""
+    return torch.where(merged > 0, merged.clamp_min(1e-9).log(), float("-inf"))
+
+
+@torch.no_grad()
+def admit(bank: BankState, number: Tensor, write: Tensor, vector: Tensor, rules: Rules) -> Admitted:
+    """Offer summaries in their order to the rules of `edgeasr.memory`; a bank without slots stands for an empty one.
+
+    number: (B, S) int64; write: (B, S) of the write gate; vector: (B, S, C)
     """
-    number, time = bank.number[:, None], time[:, :, None]
-    seen = (number >= 0) & ((number + 1) * span <= time) & ((number + capacity + 1) * span > time)
-    return torch.where(seen, bank.merged[:, None].clamp_min(1).log(), float("-inf"))
+    numbers, writes, vectors = (part.cpu().numpy() for part in (number, write.float(), vector))
+    held_parts = [part.cpu().numpy() for part in _slots(bank)]
+    without = bank.number.shape[1] == 0
+    counts, sources, after = [], [], []
+    for b in range(len(number)):
+        row = Slots.empty(rules.capacity, vector.shape[2]) if without else Slots.copied(p[b] for p in held_parts)
+        judged, row = judge_all(row, numbers[b], writes[b], vectors[b], rules)
+        counts.append(judged.merged[:, rules.capacity :] if without else judged.merged)
+        sources.append(judged.source)
+        after.append(row)
+    rows: list[list[NDArray[Any]]] = [counts, sources, *(list(parts) for parts in zip(*after, strict=True))]
+    count, source, *slots = (torch.from_numpy(np.stack(parts)).to(number.device) for parts in rows)
+    return Admitted(log_count(count), source, tuple(slots))
 
 
-def admit(bank: BankState, entries: BankState) -> BankState:
-    """Put each complete entry into the slot of its number, over the oldest: plain, capacity-limited admission."""
-    capacity = bank.number.shape[1]
-    if capacity == 0:
+def as_held(bank: BankState, number: Tensor, write: Tensor, vector: Tensor, rules: Rules) -> Admitted:
+    """Decide nothing: new summaries see the bank as it is, and the host admits them afterwards."""
+    del write, vector, rules
+    new = number.shape[1]
+    bias = F.pad(held(bank), (0, new), value=float("-inf"))[:, None].expand(-1, new + 1, -1)
+    return Admitted(bias, torch.arange(bank.number.shape[1]).expand_as(bank.number), _slots(bank))
+
+
+def _slots(bank: BankState) -> tuple[Tensor, ...]:
+    """What admission reads of a bank, as `edgeasr.memory.Slots` has it."""
+    return tuple(getattr(bank, name) for name in Slots._fields)
+
+
+def held(bank: BankState) -> Tensor:
+    """Log-counts of a bank's slots, (B, slots)."""
+    return log_count(torch.where(bank.number >= 0, bank.merged, 0.0))
+
+
+def settle(bank: BankState, entries: Entries, admitted: Admitted) -> BankState:
+    """The bank with what was admitted in its slots; one without slots stays as it is, since nobody reads it again."""
+    if bank.number.shape[1] == 0:
         return bank
-    slots = torch.arange(capacity, device=bank.number.device)
-    for j in range(entries.number.shape[1]):
-        number = entries.number[:, j : j + 1]
-        chosen = (number >= 0) & (slots == number % capacity)  # (B, capacity)
-        bank = BankState(
-            torch.where(chosen, number, bank.number),
-            torch.where(chosen, entries.merged[:, j : j + 1], bank.merged),
-            torch.where(chosen[..., None], entries.vector[:, j : j + 1], bank.vector),
-            torch.where(chosen[:, None, None, :, None], entries.key[:, :, :, j : j + 1], bank.key),
-            torch.where(chosen[:, None, None, :, None], entries.value[:, :, :, j : j + 1], bank.value),
-        )
-    return bank
+    source = admitted.source[:, None, None, :, None]
+    key, value = (
+        torch.cat([old, new], dim=3).take_along_dim(source, dim=3)
+        for old, new in ((bank.key, entries.key), (bank.value, entries.value))
+    )
+    number, merged, last, pinned, vector = admitted.slots
+    return BankState(number, merged, last, pinned, vector, key, value)
 
 
 class MemoryReader(nn.Module):
@@ -163,10 +212,14 @@ class MemoryLevel(nn.Module):
 
     def __init__(self, config: EncoderConfig, level: int) -> None:
         super().__init__()
-        self.config, self.capacity = config, config.memory_capacities[level]
+        self.config = config
+        self.rules = Rules(config.memory_capacities[level], config.merge_similarity)
         width, readers = config.d_model, config.num_readers
         self.summary = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
+        self.write_gate = nn.Linear(width, 1) if config.write_gate else None
+        if self.write_gate is not None:
+            nn.init.constant_(self.write_gate.bias, 2.0)  # begins by writing most
         self.reader = MemoryReader(width, config.num_heads)
         self.level_key_value = nn.Linear(width, 2 * width)
         self.ff_norm = nn.LayerNorm(width)
@@ -177,32 +230,50 @@ class MemoryLevel(nn.Module):
     def init_state(self, batch: int, slots: int | None = None) -> BankState:
         """An empty bank of `slots` slots (None: the level's capacity)."""
         config, ref = self.config, self.norm.weight
-        slots = self.capacity if slots is None else slots
+        slots = self.rules.capacity if slots is None else slots
         empty = ref.new_zeros(batch, config.num_readers, config.num_heads, slots, config.head_dim)
+        number = torch.full((batch, slots), -1, dtype=torch.int64, device=ref.device)
         return BankState(
-            torch.full((batch, slots), -1, dtype=torch.int64, device=ref.device),
+            number,
             ref.new_zeros(batch, slots),
+            number,
+            torch.zeros(batch, slots, dtype=torch.bool, device=ref.device),
             ref.new_zeros(batch, slots, config.d_model),
             empty,
             empty,
         )
 
-    def entries(self, pooled: Tensor, number: Tensor, bank: BankState) -> tuple[Tensor, BankState]:
+    def entries(
+        self, pooled: Tensor, number: Tensor, bank: BankState, decide: Admit = admit
+    ) -> tuple[Tensor, NewSummaries]:
         """Level outputs and bank entries of new summaries.
 
+        A summary reads the bank as it was before it, and itself.
+
         pooled: (B, S, C); number: (B, S) int64 numbers in the stream, negative where a segment is incomplete
-        returns: (B, S, C) outputs for the next level, and S entries
+        returns: (B, S, C) outputs for the next level, and S entries with what became of them
         """
         vector = self.norm(self.summary(pooled)).float()
+        write = self._write(vector)
+        # While training, the gate is a chance; its gradient is that of a weight that was 1 (straight through).
+        admitted = decide(bank, number, torch.bernoulli(write) if self.training else write, vector, self.rules)
+        if self.training and self.write_gate is not None:
+            slots = bank.number.shape[1]
+            admitted = admitted._replace(bias=admitted.bias + F.pad(write - write.detach(), (slots, 0))[:, None])
         key, value = self._split(self.level_key_value(vector), 1)
-        new = BankState(number, (number >= 0).to(vector.dtype), vector, key, value)
-        known = BankState(bank.number, bank.merged, bank.vector, bank.key[:, :1], bank.value[:, :1])
-        known = extended(known, new)
-        bias = slot_bias(known, number + 1, 1, self.capacity)
-        x = vector + self.reader(vector, known.key[:, 0], known.value[:, 0], bias)
+        known_key = torch.cat([bank.key[:, 0], key[:, 0]], dim=2)
+        known_value = torch.cat([bank.value[:, 0], value[:, 0]], dim=2)
+        x = vector + self.reader(vector, known_key, known_value, _and_itself(admitted.bias))
         x = x + self.ff(self.ff_norm(x))
         upper_key, upper_value = self._split(self.key_value(self.output_norm(x)), self.config.num_readers - 1)
-        return x, new._replace(key=torch.cat([key, upper_key], dim=1), value=torch.cat([value, upper_value], dim=1))
+        keys, values = torch.cat([key, upper_key], dim=1), torch.cat([value, upper_value], dim=1)
+        return x, NewSummaries(Entries(number, write, vector, keys, values), admitted)
+
+    def _write(self, vector: Tensor) -> Tensor:
+        """(B, S, C) -> (B, S), what the write gate says."""
+        if self.write_gate is None:
+            return torch.ones_like(vector[..., 0])
+        return torch.sigmoid(self.write_gate(vector).float())[..., 0]
 
     def _split(self, key_value: Tensor, readers: int) -> tuple[Tensor, Tensor]:
         """(B, S, 2 * R * C) -> two of (B, R, H, S, D), in fp32: they are stored."""
@@ -210,3 +281,21 @@ class MemoryLevel(nn.Module):
         parts = key_value.float().reshape(batch, length, 2, readers, self.config.num_heads, -1)
         key, value = parts.permute(2, 0, 3, 4, 1, 5).unbind(0)
         return key, value
+
+
+def _and_itself(bias: Tensor) -> Tensor:
+    """What each new summary sees of the slots and the summaries before it, and itself as one; (B, S, slots + S)."""
+    new = bias.shape[1] - 1
+    itself = F.pad(torch.eye(new, dtype=torch.bool, device=bias.device), (bias.shape[2] - new, 0))
+    return torch.where(itself, 0.0, bias[:, :-1])
+
+
+def query_bias(admitted: Admitted, number: Tensor, time: Tensor, span: int) -> Tensor:
+    """What queries add to their attention scores: a summary counts once the `span` vectors of it have passed.
+
+    number: (B, S) int64 of the new summaries; time: (B, Q) int64, vectors passed when each query's chunk starts
+    returns: (B, Q, slots + S)
+    """
+    complete = (number >= 0)[:, None] & ((number + 1)[:, None] * span <= time[:, :, None])  # (B, Q, S)
+    row = complete.sum(dim=2, keepdim=True).expand(-1, -1, admitted.bias.shape[2])
+    return admitted.bias.gather(1, row)

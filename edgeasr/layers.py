@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeasr.streaming import positions, visible
+
+# A full turn of rotary positions, in whole numbers.
+TURN = 2**31
 
 
 class SubsamplingState(NamedTuple):
@@ -50,14 +54,32 @@ class CausalSubsampling(nn.Module):
         return self.step(x, self.init_state(x.shape[0]))[0]
 
 
-def rotate(x: Tensor, first: int, inverse_frequency: Tensor) -> Tensor:
+def phase_steps(head_dim: int) -> Tensor:
+    """By how much each pair of channels turns from one position to the next, 1 / TURN of a full turn being the unit.
+
+    returns: (D / 2,) int64
+    """
+    exponent = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
+    return (1000.0**-exponent / (2 * math.pi) * TURN).round().long()
+
+
+def rotation(position: Tensor, steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the angles at absolute positions, as exact after a year as after a second.
+
+    position: (B, T) int64; steps: (D / 2,) int64 of `phase_steps`
+    returns:  two of (B, 1, T, D / 2) float32
+    """
+    # Whole numbers below TURN: their product fits into 63 bits, and nothing is rounded but the last angle.
+    phase = (position % TURN)[:, None, :, None] * steps % TURN
+    angle = phase.float() * (2 * math.pi / TURN)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding (Su et al. 2021, arXiv 2104.09864), halves convention.
 
-    x: (B, H, T, D), the vector at time index t being at position first + t
+    x: (B, H, T, D); cos, sin: (B, 1, T, D / 2)
     """
-    time = torch.arange(first, first + x.shape[2], device=x.device, dtype=torch.float32)
-    angle = time[:, None] * inverse_frequency
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
@@ -85,8 +107,41 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
 
 
+def attend_within(
+    query: Tensor, key: Tensor, value: Tensor, position: Tensor, left_context: int, chunk_frames: int
+) -> Tensor:
+    """Attention of the last Q of K vectors to `left_context` before each, and to its chunk.
+
+    Long recordings are cut into blocks, whose queries meet the keys of their own block and the one before only:
+    the same values at a cost that does not grow with the square of the length.
+
+    query: (B, H, Q, D), the first of them at the start of a chunk; key, value: (B, H, K, D); position: (B, K)
+    returns: (B, H, Q, D)
+    """
+    length, past = query.shape[2], key.shape[2] - query.shape[2]
+    block = -(-left_context // chunk_frames) * chunk_frames
+    if length <= 2 * block:
+        mask = visible(position[:, past:], position, left_context, chunk_frames)
+        return attend(query, key, value, mask[:, None])
+    blocks = -(-length // block)
+    front, back = block - past, blocks * block - length
+    queries = F.pad(query, (0, 0, 0, back)).unflatten(2, (blocks, block)).transpose(1, 2).flatten(0, 1)
+    keys, values = (_pairs_of_blocks(F.pad(part, (0, 0, front, back)), block) for part in (key, value))
+    # Around the recording there is nothing to see; queries behind its end, cut off again, see what the last one does.
+    query_times = torch.cat([position[:, past:], position[:, -1:].expand(-1, back)], dim=1).reshape(-1, block)
+    key_times = F.pad(position, (front, back), value=-1).unfold(1, 2 * block, block).reshape(-1, 2 * block)
+    mask = visible(query_times, key_times, left_context, chunk_frames)
+    context = attend(queries, keys, values, mask[:, None])
+    return context.unflatten(0, (-1, blocks)).transpose(1, 2).flatten(2, 3)[:, :, :length]
+
+
+def _pairs_of_blocks(x: Tensor, block: int) -> Tensor:
+    """(B, H, (n + 1) * block, D) -> (B * n, H, 2 * block, D): every block behind the one before it."""
+    return x.unfold(2, 2 * block, block).permute(0, 2, 1, 4, 3).flatten(0, 1)
+
+
 class AttentionState(NamedTuple):
-    """Keys and values of the last `left_context` frames; keys are kept unrotated, so they never go stale."""
+    """Keys and values of the last `left_context` frames; keys are kept rotated to their absolute positions."""
 
     key: Tensor  # (B, H, left_context, D)
     value: Tensor  # (B, H, left_context, D)
@@ -95,11 +150,11 @@ class AttentionState(NamedTuple):
 class WindowedAttention(nn.Module):
     """Multi-head attention over `left_context` past frames and the frame's own chunk, with rotary positions.
 
-    Rotary positions are counted from the start of the cache: only differences matter, so an endless stream
-    needs no renumbering.
+    Rotary positions are those of the stream. Scores depend on their differences alone, and angles are computed from
+    whole numbers, so an endless stream needs no renumbering.
     """
 
-    inverse_frequency: Tensor
+    phase_steps: Tensor
 
     def __init__(self, d_model: int, num_heads: int, left_context: int) -> None:
         super().__init__()
@@ -107,8 +162,7 @@ class WindowedAttention(nn.Module):
         self.head_dim = d_model // num_heads
         self.query_key_value = nn.Linear(d_model, 3 * d_model)
         self.output = nn.Linear(d_model, d_model)
-        exponent = torch.arange(0, self.head_dim, 2) / self.head_dim
-        self.register_buffer("inverse_frequency", 1000.0**-exponent, persistent=False)
+        self.register_buffer("phase_steps", phase_steps(self.head_dim), persistent=False)
 
     def init_state(self, batch: int, slots: int | None = None) -> AttentionState:
         """An empty cache of `slots` frames (None: left_context); what it holds is never read."""
@@ -120,16 +174,11 @@ class WindowedAttention(nn.Module):
         """x: (B, T, C), whole chunks (the last may be ragged); seen: (B,) frames before x. returns: (B, T, C)"""
         query, key, value = (split_heads(part, self.num_heads) for part in self.query_key_value(x).chunk(3, -1))
         past = state.key.shape[2]
-        key = torch.cat([state.key.to(key.dtype), key], dim=2)
-        value = torch.cat([state.value.to(value.dtype), value], dim=2)
         position = positions(seen, past, x.shape[1])
-        mask = visible(position[:, past:], position, self.left_context, chunk_frames)
-        context = attend(
-            rotate(query, past, self.inverse_frequency),
-            rotate(key, 0, self.inverse_frequency),
-            value,
-            mask[:, None],
-        )
+        cos, sin = (part.to(query.dtype) for part in rotation(position[:, past:], self.phase_steps))
+        key = torch.cat([state.key.to(key.dtype), rotate(key, cos, sin)], dim=2)
+        value = torch.cat([state.value.to(value.dtype), value], dim=2)
+        context = attend_within(rotate(query, cos, sin), key, value, position, self.left_context, chunk_frames)
         kept = AttentionState(key[:, :, -self.left_context :], value[:, :, -self.left_context :])
         return self.output(merge_heads(context)), kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.errors import BundleError
 from edgeasr.language_model import LanguageModel
 from edgeasr.lexicon_search import WordGraph
-from edgeasr.memory import MemoryPolicy, admit, store_everything
+from edgeasr.memory import MemoryKeeper, Rules, Slots
 from edgeasr.tokenizer import Tokenizer
 
 Floats = NDArray[np.float32]
@@ -31,6 +32,12 @@ class Emissions(NamedTuple):
 
     tokens: Floats  # (T, V)
     phones: Floats | None = None  # (T, P)
+
+    @property
+    def speech(self) -> float:
+        """Share of the frames that is not blank."""
+        heard = self.tokens if self.phones is None else self.phones
+        return float(1 - np.exp(heard[:, 0]).mean())
 
 
 class AcousticModel:
@@ -68,34 +75,47 @@ class AcousticModel:
         model = LanguageModel.from_bytes(self._bundle.content(entry.file), f"{entry.file} of {self._bundle.path}")
         return WordGraph(model, entry.search)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for models of the same weights, whichever artefact runs: only their summaries can be compared."""
+        names = sorted({name for parts in self._bundle.artefacts.values() for name in parts.values()})
+        hashes = "".join(self._bundle.files[name].sha256 for name in names)
+        return hashlib.sha256(hashes.encode()).hexdigest()
+
     def init_state(self) -> State:
         """The state before the first chunk; the size of a state never changes."""
         return self._initial
 
-    def step(self, features: Floats, state: State, policy: MemoryPolicy = store_everything) -> tuple[Emissions, State]:
+    def step(self, features: Floats, state: State, keeper: MemoryKeeper | None = None) -> tuple[Emissions, State]:
         """One chunk.
 
         features: (chunk_features, num_mels) float32 log-mel
-        policy:   decides what becomes of a summary when one is complete
+        keeper:   decides what becomes of a summary when one is complete; None for the model's own rules
         returns:  log-probabilities of chunk_frames frames, and the next state; `state` stays as it was
         """
+        keeper = keeper or MemoryKeeper()
         outputs = self._step.run({"features": features[None], **state})
         next_state = {**state, **_next_values(outputs)}
-        if self._memory is not None and outputs["summary.number"][0, 0] >= 0:
-            next_state = self._remember(outputs, state, next_state, policy)
         phones = outputs["phone_log_probs"][0] if self.config.phone_vocabulary_size else None
-        return Emissions(outputs["log_probs"][0], phones), MappingProxyType(next_state)
+        emissions = Emissions(outputs["log_probs"][0], phones)
+        if self._memory is not None:
+            keeper.heard(emissions.speech, len(self.config.encoder.summary_strides))
+            if outputs["summary.number"][0, 0] >= 0:
+                next_state = self._remember(outputs, state, next_state, keeper)
+        return emissions, MappingProxyType(next_state)
 
     def _remember(
-        self, outputs: Mapping[str, Array], state: State, next_state: dict[str, Array], policy: MemoryPolicy
+        self, outputs: Mapping[str, Array], state: State, next_state: dict[str, Array], keeper: MemoryKeeper
     ) -> dict[str, Array]:
         assert self._memory is not None
         entries = self._memory.run({**state, **outputs})
         next_state |= _next_values(entries)
-        for i, span in enumerate(self.config.encoder.level_spans):
+        encoder = self.config.encoder
+        for i, (span, capacity) in enumerate(zip(encoder.level_spans, encoder.memory_capacities, strict=True)):
             entry = _under(f"entry.{i}.", entries)
             bank = _under(f"state.bank.{i}.", state)
-            admitted = admit(bank, entry, i + 2, policy, span * self.config.frame_s)
+            rules = Rules(capacity, encoder.merge_similarity)
+            admitted = keeper.admit(bank, entry, i + 2, rules, span * self.config.frame_s)
             next_state |= {f"state.bank.{i}.{name}": array for name, array in admitted.items()}
         return next_state
 
@@ -175,14 +195,13 @@ def _initial_state(bundle: Bundle) -> State:
         for name, spec in part.inputs.items()
         if name.startswith("state.")
     }
-    # The vectors of a bank are kept for admission; no graph reads them.
-    width = bundle.config.encoder.d_model
-    vectors = {
-        name.replace(".number", ".vector"): TensorSpec((*spec.shape, width), "float32")
-        for name, spec in inputs.items()
-        if name.startswith("state.bank.") and name.endswith(".number")
-    }
-    return MappingProxyType({name: _fresh(spec) for name, spec in (inputs | vectors).items()})
+    # No graph reads what only admission does.
+    encoder = bundle.config.encoder
+    for i, capacity in enumerate(encoder.memory_capacities):
+        for name, part in Slots.empty(capacity, encoder.d_model)._asdict().items():
+            spec = TensorSpec((1, *part.shape), part.dtype.name, float(part.flat[0]))
+            inputs.setdefault(f"state.bank.{i}.{name}", spec)
+    return MappingProxyType({name: _fresh(spec) for name, spec in inputs.items()})
 
 
 def _fresh(spec: TensorSpec) -> Array:

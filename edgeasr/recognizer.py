@@ -29,7 +29,7 @@ from edgeasr.errors import AudioFormatError, BundleError, ConfigError, DeviceErr
 from edgeasr.features import FeatureBlock, Floats
 from edgeasr.front_end import FeatureFrontEnd, FrontEnd, FrontEndT, WaveformFrontEnd
 from edgeasr.lexicon_decoder import LexiconDecoder
-from edgeasr.memory import MemoryPolicy, store_everything
+from edgeasr.memory import Admission, MemoryKeeper, MemoryPolicy
 from edgeasr.model import AcousticModel
 from edgeasr.transcript import Event, TranscriptBuilder
 
@@ -48,13 +48,15 @@ class Recognizer:
     decoder:       "lm" for words of the bundle's language model, "greedy" for pieces as they are heard; None for
                    "lm" where the bundle has one
     endpoint:      where segments end; None for the default rules
-    memory_policy: what the encoder keeps of the past
+    memory_policy: decides first what the encoder keeps of the past, see edgeasr.memory_policies; None for the model's
+                   own rules
+    on_admission:  told what became of every summary
     errors:        BundleError for a model that cannot be used, or not with this decoder; ConfigError for another one
 
     Memory and the time of a step do not grow with the stream.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords, each a choice of its own
         self,
         model: AcousticModel | Bundle | str | Path | None = None,
         *,
@@ -62,7 +64,8 @@ class Recognizer:
         threads: int = 1,
         decoder: str | None = None,
         endpoint: EndpointConfig | None = None,
-        memory_policy: MemoryPolicy = store_everything,
+        memory_policy: MemoryPolicy | None = None,
+        on_admission: Callable[[Admission], None] | None = None,
     ) -> None:
         if decoder not in (None, *DECODERS):
             raise ConfigError(f"got decoder {decoder!r}, wanted one of {', '.join(DECODERS)}")
@@ -75,13 +78,14 @@ class Recognizer:
             )
         self.decoder = "lm" if self._word_graph else "greedy"
         self._endpointer = Endpointer(endpoint or EndpointConfig())
-        self._memory_policy = memory_policy
+        self._memory_policy, self._on_admission = memory_policy, on_admission
         self.reset()
 
     def reset(self) -> None:
         """Forget everything heard: a new stream begins, at 0 s and segment 0."""
         self._front_end: FrontEnd | None = None  # made by what comes first, a waveform or features
         self._state = self.model.init_state()
+        self._memory = MemoryKeeper(self._memory_policy, self._on_admission)
         self._decoder = self._new_decoder()
         self._builder = TranscriptBuilder()
         self._next_frame = 0
@@ -145,14 +149,16 @@ class Recognizer:
         if self._front_end is None or not self._front_end.is_ready():
             raise RuntimeError("step() without input for a chunk: ask is_ready() first")
         features = self._front_end.take()
-        emissions, self._state = self.model.step(features, self._state, self._memory_policy)
+        emissions, self._state = self.model.step(features, self._state, self._memory)
         log_probs = emissions.phones if self._word_graph and emissions.phones is not None else emissions.tokens
         self._next_frame += len(log_probs)
         self._decoder.accept(log_probs)
         events = self._segment_events()
         if self._jumps and self._jumps[0].at <= self._front_end.num_taken:
             events += self._end_segment(in_speech=False)
-            self._next_frame += self._jumps.popleft().num_frames
+            num_frames = self._jumps.popleft().num_frames
+            self._next_frame += num_frames
+            self._memory.moved(num_frames * self.model.config.frame_s)
             self._decoder.reset(self._next_frame)
         if self._finished and not self.is_ready():
             events += self._end_segment(in_speech=False)
@@ -224,6 +230,7 @@ class Recognizer:
         if rule is not None:
             return self._end_segment(in_speech=rule.interrupts_speech)
         words = decoder.hypothesis()
+        self._memory.text = " ".join(word.word for word in words)
         partial = self._builder.partial(
             words,
             stable_words=decoder.stable_words,
@@ -234,6 +241,7 @@ class Recognizer:
 
     def _end_segment(self, *, in_speech: bool) -> list[Event]:
         """Begin the next segment; one without words leaves no event."""
+        self._memory.text = ""
         decoder = self._decoder
         start_s, words = decoder.start_s, decoder.hypothesis()
         if in_speech:

@@ -31,6 +31,7 @@ class ScriptedModel:
 
     name, artefact, backend, threads = "scripted", "scripted-fp32", "numpy", 1
     word_graph = None
+    fingerprint = "scripted"
 
     def __init__(self, delay: int = 0) -> None:
         self.config = ModelConfig()
@@ -41,7 +42,7 @@ class ScriptedModel:
     def init_state(self) -> tuple[int, ...]:
         return (self.tokenizer.blank_id,) * self._delay
 
-    def step(self, features, state, policy=None):
+    def step(self, features, state, keeper=None):
         assert features.shape == (16, 80)
         assert features.dtype == np.float32
         self.num_steps += 1

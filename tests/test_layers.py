@@ -16,10 +16,12 @@ from edgeasr.layers import (
     FeedForward,
     WindowedAttention,
     attend,
+    attend_within,
     merge_heads,
     rotate,
     split_heads,
 )
+from edgeasr.streaming import positions, visible
 
 WIDTH, HEADS, LEFT_CONTEXT = 8, 2, 5
 CHUNKS_IN_STEP = [1, 2, 3, 7]
@@ -182,6 +184,20 @@ def test_attention_in_steps_is_attention_over_the_whole(attention, chunk_frames,
     y, state = run_attention(attention, x, chunks_in_step * chunk_frames, chunk_frames)
     assert_close(y, whole)
     assert [part.shape for part in state] == [(2, HEADS, LEFT_CONTEXT, WIDTH // HEADS)] * 2
+
+
+@pytest.mark.parametrize(("left_context", "chunk_frames"), [(6, 2), (6, 4), (5, 3), (1, 1), (7, 10)])
+@pytest.mark.parametrize("is_continued", [False, True])
+@pytest.mark.parametrize("length", [41, 60])
+def test_blocks_see_what_the_whole_sees(left_context, chunk_frames, is_continued, length):
+    past = left_context if is_continued else 0
+    key, value = torch.randn(2, 3, 2, past + length, 4).unbind(0)
+    query = torch.randn(3, 2, length, 4)
+    position = positions(torch.tensor([0, chunk_frames, 100 * chunk_frames]), past, length)
+    mask = visible(position[:, past:], position, left_context, chunk_frames)
+    expected = attend(query, key, value, mask[:, None])
+    assert length > 2 * (left_context + chunk_frames)
+    assert_close(attend_within(query, key, value, position, left_context, chunk_frames), expected)
 
 
 def test_attention_sees_its_window_and_its_chunk_only(attention):

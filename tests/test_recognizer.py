@@ -15,6 +15,7 @@ from edgeasr.errors import AudioFormatError, BundleError
 from edgeasr.features import FeatureBlock, log_mel
 from edgeasr.front_end import TAIL_S
 from edgeasr.manifest import read_manifest
+from edgeasr.memory import MemoryKeeper
 from edgeasr.model import Emissions
 from edgeasr.recognizer import MAX_GAP_S, Recognizer, load_model
 from edgeasr.transcript import Final, Partial
@@ -488,16 +489,22 @@ class TestModel:
         one.input_finished()
         assert events + steps(one) == expected
 
-    def test_is_given_the_memory_policy(self):
+    def test_is_given_what_decides_on_its_memory(self):
         class Spy(ScriptedModel):
-            def step(self, features, state, policy=None):
-                policies.append(policy)
+            def step(self, features, state, keeper=None):
+                keepers.append(keeper)
+                said.append(keeper.text)
                 return super().step(features, state)
 
-        policies = []
-        policy = object()
-        hear(Recognizer(Spy(), memory_policy=policy), silence(0.5))
-        assert set(policies) == {policy}
+        keepers, said = [], []
+        recognizer = Recognizer(Spy(), memory_policy=lambda *_: None)
+        for _ in range(2):
+            recognizer.reset()
+            hear(recognizer, SPEECH)
+        assert len(set(keepers)) == 2  # one for each stream
+        assert all(isinstance(keeper, MemoryKeeper) for keeper in keepers)
+        assert "" in said
+        assert len(set(said)) > 2  # the words so far
 
     def test_that_is_missing_is_an_error(self, tmp_path):
         with pytest.raises(BundleError, match="check the path"):

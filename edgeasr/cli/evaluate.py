@@ -15,6 +15,8 @@ from edgeasr.cli.terminal import StatusLine, print_error, write_out
 
 if TYPE_CHECKING:
     from edgeasr.evaluation import Tally, Unreadable
+    from edgeasr.manifest import Utterance
+    from edgeasr.sessions import Session
 
 
 def evaluate(
@@ -23,6 +25,15 @@ def evaluate(
         typer.Argument(metavar="MANIFEST", help="JSON lines with audio_filepath (from its folder), duration and text."),
     ],
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N utterances.")] = None,
+    session_s: Annotated[
+        float | None,
+        typer.Option(
+            "--sessions",
+            min=1,
+            metavar="SECONDS",
+            help="Join consecutive utterances of a speaker to recordings of up to so long, as the memory meets them.",
+        ),
+    ] = None,
     noise: Annotated[
         Path | None,
         typer.Option(
@@ -39,7 +50,7 @@ def evaluate(
     decoder: DecoderName = None,
     threads: Threads = 1,
 ) -> None:
-    """Measure errors, speed, latency and memory, with every utterance as a stream of its own.
+    """Measure errors, speed, latency and memory, with every utterance (or session) as a stream of its own.
 
     Error rates come with 95 % intervals, by speaker and by source (the key "source" of the manifest, or the
     folder), with the most frequent edits and the ten worst utterances. Files that cannot be read are left
@@ -52,8 +63,11 @@ def evaluate(
     from edgeasr.manifest import read_manifest
     from edgeasr.nonspeech import hear_nonspeech, recordings_of
     from edgeasr.recognizer import Recognizer
+    from edgeasr.sessions import sessions
 
-    utterances = read_manifest(manifest)[:limit]
+    utterances: list[Utterance] | list[Session] = read_manifest(manifest)[:limit]
+    if session_s:
+        utterances = sessions(read_manifest(manifest)[:limit], session_s)
     recordings = recordings_of(noise) if noise else None
     recognizer = Recognizer(model, backend=backend, threads=threads, decoder=decoder)
     if chunk_ms:

@@ -56,9 +56,11 @@ class Corpus:
                 [_share(u, data.weights) for u in train],
                 data.batch_s / place.world,
                 recipe.run.seed,
+                [u.speaker for u in train],
+                data.session_s,
             ),
             collate,
-            [DevSet(name, u, cache) for (name, u), cache in zip(dev.items(), caches[1:], strict=True)],
+            [DevSet(name, u, cache, data.session_s) for (name, u), cache in zip(dev.items(), caches[1:], strict=True)],
         )
 
 

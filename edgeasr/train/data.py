@@ -20,6 +20,7 @@ from edgeasr.errors import AudioFormatError, ConfigError, ManifestError
 from edgeasr.features import num_frames
 from edgeasr.manifest import Utterance
 from edgeasr.phones import Dictionary, pronounce
+from edgeasr.sessions import joined
 from edgeasr.tokenizer import Tokenizer, normalize_text
 from edgeasr.train.augment import WaveformAugmenter
 from edgeasr.train.features import log_mel
@@ -28,6 +29,11 @@ Decoded = Callable[[int, int], None]  # gets how many of how many are done
 
 # A duration may be rounded, or leave out what a codec pads.
 _DURATION_SLACK_S = 1.0
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 0.9
+
+
+# An utterance, or several that are heard one after another.
+Row = int | tuple[int, ...]
 
 
 class Batch(NamedTuple):
@@ -115,26 +121,47 @@ class BatchPlan:
     shares: Sequence[float]  # chance of each utterance to be drawn in an epoch
     batch_s: float
     seed: int
+    speakers: Sequence[str] = ()
+    session_s: float = 0.0  # above 0: neighbours of one speaker are joined to sessions of up to that
 
-    def epoch(self, epoch: int, short_first: bool) -> list[list[int]]:
-        """Batches of indices: similar lengths together, in random order (or by length).
+    def epoch(self, epoch: int, short_first: bool) -> list[list[Row]]:
+        """Batches of rows: similar lengths together, in random order (or by length).
 
-        Of the durations given, each batch has at most batch_s with its padding, or one utterance.
+        Of the durations given, each batch has at most batch_s with its padding, or one row.
         """
         rng = np.random.default_rng([self.seed, epoch])
-        drawn = np.flatnonzero(rng.random(len(self.shares)) < np.asarray(self.shares))
-        jittered = np.asarray(self.durations_s)[drawn] * rng.uniform(0.9, 1.1, len(drawn))
-        batches: list[list[int]] = []
+        drawn = np.flatnonzero(rng.random(len(self.shares)) < np.asarray(self.shares)).tolist()
+        rows: list[Row] = self._sessions(drawn, rng) if self.session_s else list(drawn)
+        lengths = np.array([self._length(row) for row in rows])
+        jittered = lengths * rng.uniform(0.9, 1.1, len(rows))
+        batches: list[list[Row]] = []
         longest = 0.0
-        for index in drawn[np.argsort(jittered)].tolist():
-            longest = max(longest, self.durations_s[index])
+        for i in np.argsort(jittered).tolist():
+            longest = max(longest, lengths[i])
             if not batches or longest * (len(batches[-1]) + 1) > self.batch_s:
                 batches.append([])
-                longest = self.durations_s[index]
-            batches[-1].append(index)
+                longest = lengths[i]
+            batches[-1].append(rows[i])
         if not short_first:
             batches = [batches[i] for i in rng.permutation(len(batches))]
         return batches
+
+    def _length(self, row: Row) -> float:
+        row = _members(row)
+        return sum(self.durations_s[i] for i in row) + _LONGEST_PAUSE_S * (len(row) - 1)
+
+    def _sessions(self, drawn: list[int], rng: np.random.Generator) -> list[Row]:
+        """Neighbours of one speaker, up to lengths that differ from session to session."""
+        sessions: list[list[int]] = []
+        limit = 0.0
+        for i in drawn:
+            fits = bool(sessions) and self._length((*sessions[-1], i)) <= limit
+            if fits and self.speakers[i] and self.speakers[sessions[-1][-1]] == self.speakers[i]:
+                sessions[-1].append(i)
+                continue
+            sessions.append([i])
+            limit = rng.uniform(0.3, 1.0) * self.session_s
+        return [tuple(session) for session in sessions]
 
 
 class Collator:
@@ -152,16 +179,29 @@ class Collator:
         self.targets = [_encode(utterance, tokenizer) for utterance in cache.utterances]
         self.phones = [_pronounce(utterance, dictionary) for utterance in cache.utterances]
 
-    def __call__(self, indices: Sequence[int], seed: Sequence[int]) -> Batch:
-        """The batch of these utterances; the same seed gives the same batch."""
+    def __call__(self, rows: Sequence[Row], seed: Sequence[int]) -> Batch:
+        """The batch of these rows; the same seed gives the same batch. A session sounds alike from end to end."""
         rng = np.random.default_rng(list(seed))
         waveforms = []
-        for index in indices:
-            waveform = self.cache[index]
+        for row in rows:
+            waveform = self._waveform(_members(row), rng)
             waveforms.append(self.augment(waveform, rng) if self.augment else waveform)
         features, frames = batch_features(waveforms, self.model)
-        targets, phones = ([table[index] for index in indices] for table in (self.targets, self.phones))
+        targets, phones = (
+            [[token for i in _members(row) for token in table[i]] for row in rows]
+            for table in (self.targets, self.phones)
+        )
         return Batch(features, frames, *_padded(targets), *_padded(phones))
+
+    def _waveform(self, members: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+        if len(members) == 1:
+            return self.cache[members[0]]
+        pauses = rng.uniform(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S, len(members) - 1) * self.cache.sample_rate_hz
+        return joined([self.cache[i] for i in members], pauses.astype(int).tolist())
+
+
+def _members(row: Row) -> tuple[int, ...]:
+    return (row,) if isinstance(row, int) else row
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,7 @@ from edgeasr.train.resume import RunState, Standing, restore_run, save_run
 from edgeasr.train.validation import word_error_rate
 
 ALONE, UNHEARD = Place(), Observer()
+_CHOSEN_ANEW = ("dropout", "summary_strides", "memory_capacities", "merge_similarity", "write_gate", "chunk_frames")
 BEST, LAST, RESUME = "best.safetensors", "last.safetensors", "resume.safetensors"
 
 
@@ -136,6 +137,8 @@ class Trainer:
         loss = training_loss(emissions, batch, config.lower_ctc_weight, config.phone_weight)
         if views == 2:
             loss = loss + config.consistency_weight * views_loss(emissions, batch.frames, config.phone_weight)
+        if config.write_price and emissions.writes is not None:
+            loss = loss + config.write_price * emissions.writes.sum()
         loss = loss * (place.world / tokens)
         self.encoder.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -231,17 +234,16 @@ class Trainer:
 
     def _take_weights(self, path: Path) -> None:
         checkpoint, model = Checkpoint.load(path), self.recipe.model
-        # Dropout has no weights: a new run may choose its own.
-        encoder = replace(checkpoint.config.encoder, dropout=model.encoder.dropout)
-        phones = model.phone_vocabulary_size
+        # A new run may choose what has no weights, and begin parts anew: outputs, levels of memory, a write gate.
+        chosen = {name: getattr(model.encoder, name) for name in _CHOSEN_ANEW}
+        encoder, phones = replace(checkpoint.config.encoder, **chosen), model.phone_vocabulary_size
         if replace(checkpoint.config, encoder=encoder, phone_vocabulary_size=phones) != model:
             raise ConfigError(f"{path} has another model configuration than the recipe: make them equal")
         try:
             weights = checkpoint.encoder().state_dict()
         except BundleError as error:
             raise BundleError(f"{path}: {error}") from error
-        if checkpoint.config.phone_vocabulary_size != phones:
-            # Characters or phones: the outputs that the checkpoint lacks start anew.
+        if checkpoint.config != model:
             fresh = self.encoder.state_dict()
             weights = {
                 name: weights[name] if name in weights and weights[name].shape == tensor.shape else tensor

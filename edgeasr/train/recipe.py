@@ -28,6 +28,7 @@ class DataConfig(FrozenConfig):
     dictionary: str = ""  # pronunciations of all words: the model learns phones beside characters
     max_duration_s: float = 33.0
     batch_s: float = 80.0  # audio in one optimiser step, over all processes
+    session_s: float = 0.0  # above 0: neighbours of one speaker are joined, in training and on dev, up to so long
     weights: dict[str, Any] = field(default_factory=dict)  # part of a path -> share drawn in each epoch
     sources: tuple[dict[str, Any], ...] = ()  # name, licence, hours, ...: copied into the bundle's manifest
 
@@ -38,6 +39,7 @@ class DataConfig(FrozenConfig):
             self.batch_s >= self.max_duration_s,
             f"batch_s is {self.batch_s}: it must be at least max_duration_s ({self.max_duration_s})",
         )
+        require(self.session_s >= 0, f"session_s is {self.session_s}: it must not be negative")
         for part, weight in self.weights.items():
             number = isinstance(weight, int | float) and 0 <= weight <= 1
             require(number, f"weights.{part!r} is {weight!r}: it must be a number in [0, 1]")
@@ -102,6 +104,7 @@ class OptimizerConfig(FrozenConfig):
     phone_weight: float = 0.4  # of phones beside characters, in a model that has them
     consistency_weight: float = 0.0  # above 0, every utterance is seen twice in a step, with masks of its own each time
     bf16: bool = True
+    write_price: float = 0.0  # in nats, of a summary that the write gate lets through
     muon: bool = False  # for matrices inside the encoder: learns more a step, and costs a quarter of it on a CPU
 
     def __post_init__(self) -> None:
@@ -111,6 +114,7 @@ class OptimizerConfig(FrozenConfig):
         )
         for name in ("peak_rate", "clip_norm"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
+        require(self.write_price >= 0, f"write_price is {self.write_price}: it must not be negative")
         for name in ("ema_decay", "lower_ctc_weight", "phone_weight"):
             require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: it must be in [0, 1)")
         for name in ("weight_decay", "consistency_weight"):
