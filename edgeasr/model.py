@@ -61,7 +61,7 @@ class AcousticModel:
         for part, graph in graphs.items():
             _check_graph(graph, part, bundle)
         self._step, self._memory = graphs["step"], graphs.get("memory")
-        self._initial = _initial_state(bundle)
+        self._initial = initial_state(bundle)
 
     @cached_property
     def word_graph(self) -> WordGraph | None:
@@ -187,7 +187,7 @@ def _plain(spec: TensorSpec | None) -> str:
     return f"{spec.dtype} {list(spec.shape)}" if spec else "nothing"
 
 
-def _initial_state(bundle: Bundle) -> State:
+def initial_state(bundle: Bundle) -> State:
     """Empty caches, banks and pools, from the shapes in the bundle's signature."""
     inputs = {
         name: spec
