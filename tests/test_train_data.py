@@ -11,7 +11,7 @@ from edgeasr.config import EncoderConfig, FeatureConfig, ModelConfig
 from edgeasr.errors import AudioFormatError, ManifestError
 from edgeasr.features import log_mel
 from edgeasr.manifest import Utterance
-from edgeasr.tokenizer import Tokenizer
+from edgeasr.tokenizer import CHARACTERS, Tokenizer
 from edgeasr.train.augment import WaveformAugmenter
 from edgeasr.train.data import BatchPlan, Collator, WaveformCache, batch_features
 from edgeasr.train.recipe import AugmentConfig
@@ -217,6 +217,34 @@ def test_an_epoch_in_which_nothing_is_drawn_has_no_batches():
     assert BatchPlan([1.0], [0.0], 10.0, seed=0).epoch(0, False) == []
 
 
+def session_plan(seed=0):
+    durations_s = np.random.default_rng(0).uniform(1, 9, 120)
+    speakers = [f"reader {i % 3}" if i < 90 else "" for i in range(120)]
+    return BatchPlan(durations_s, [0.8] * 120, 60.0, seed, speakers, session_s=40.0)
+
+
+def test_sessions_are_utterances_of_one_speaker_in_their_order():
+    plan = session_plan()
+    alone = BatchPlan(plan.durations_s, plan.shares, plan.batch_s, plan.seed)
+    rows = [row for batch in plan.epoch(0, False) for row in batch]
+    assert sorted(i for row in rows for i in row) == sorted(i for batch in alone.epoch(0, False) for i in batch)
+    for row in rows:
+        assert list(row) == sorted(row)
+        assert len({plan.speakers[i] for i in row}) == 1
+        assert len(row) == 1 or plan.speakers[row[0]]
+        assert sum(plan.durations_s[i] for i in row) <= 40.0
+    assert {len(row) for row in rows} >= {1, 3, 5}
+    assert plan.epoch(0, False) == session_plan().epoch(0, False)
+    assert plan.epoch(0, False) != plan.epoch(1, False)
+
+
+def test_batches_of_sessions_keep_the_bound():
+    plan = session_plan()
+    for batch in plan.epoch(0, False):
+        longest = max(sum(plan.durations_s[i] for i in row) for row in batch)
+        assert longest * len(batch) <= 60.0
+
+
 # Collator
 
 
@@ -262,6 +290,23 @@ def test_targets_are_padded_and_their_lengths_kept(tmp_path):
     assert not batch.targets[1, 2:].any()
     assert batch.features.shape == (3, 48, 20)
     assert batch.frames.tolist() == [10] * 3
+
+
+@pytest.mark.parametrize(
+    ("tokens", "said"), [(CHARACTERS, "ab it's ab"), (("<blank>", " ", *"abist'", " a", " it"), "ab it's ab")]
+)
+def test_a_session_is_heard_with_pauses_and_read_with_spaces(tmp_path, tokens, said):
+    utterances = [speech(tmp_path, f"{i}.wav", 0.4, text=text) for i, text in enumerate(("ab", "it's"))]
+    tokenizer = Tokenizer(tokens)
+    collate = Collator(built(tmp_path, utterances), MODEL, tokenizer, None)
+    batch, again, other = (collate([(0, 1, 0)], seed) for seed in ((0,), (0,), (1,)))
+    assert tokenizer.decode(batch.targets[0].tolist()) == said
+    # Three times 0.4 s and two pauses of 0.1 to 0.9 s, in frames of 40 ms.
+    assert 35 <= batch.frames.item() <= 75
+    assert torch.equal(batch.features, again.features)
+    assert batch.features.shape != other.features.shape
+    first = collate([0], (0,)).features[0]
+    torch.testing.assert_close(batch.features[0, :30], first[:30])
 
 
 def test_the_seed_decides_what_augmentation_does(tmp_path):

@@ -299,6 +299,45 @@ def test_a_new_run_may_choose_its_own_dropout(straight, toy_recipe, toy_model, t
     assert trainer.encoder.upper[0].dropout.p == 0.3
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"write_gate": True},
+        {"merge_similarity": 0.8},
+        {"summary_strides": (), "memory_capacities": ()},
+        {"summary_strides": (8, 2), "memory_capacities": (4, 4)},
+    ],
+)
+def test_a_new_run_may_choose_its_own_memory(straight, toy_recipe, toy_model, tmp_path, change):
+    best = straight[0].directory / BEST
+    model = toy_model(**change)
+    trainer = Trainer(toy_recipe(tmp_path, model=model), init=best)
+    fresh = {name: tensor.clone() for name, tensor in trainer.encoder.state_dict().items()}
+    trainer.begin()
+    trained = Checkpoint.load(best).weights
+    for name, tensor in trainer.encoder.state_dict().items():
+        torch.testing.assert_close(tensor, trained.get(name, fresh[name]).to(tensor.dtype), rtol=0, atol=0)
+    assert trainer.encoder.config == model
+
+
+def test_what_is_written_has_its_price(toy_recipe, toy_model, tmp_path):
+    recipe = toy_recipe(tmp_path, model=toy_model(write_gate=True, dropout=0.0))
+
+    def loss(price):
+        optimizer = dataclasses.replace(recipe.optimizer, write_price=price)
+        trainer = Trainer(dataclasses.replace(recipe, optimizer=optimizer))
+        trainer.begin()
+        trainer.model = trainer.encoder
+        batch = trainer.corpus.collate([0, 1], (0,))
+        tokens = batch.target_lengths.sum()
+        emissions = trainer.encoder.eval()(batch.features)
+        return trainer.train_step(batch)[0], float(emissions.writes.detach().sum() / tokens)
+
+    (free, writes), (dear, _) = loss(0.0), loss(2.0)
+    assert writes > 0
+    assert dear - free == pytest.approx(2.0 * writes, rel=1e-3)
+
+
 def test_a_model_of_characters_can_go_on_to_learn_phones(straight, toy_recipe, tmp_path):
     best = straight[0].directory / BEST
     weights = Checkpoint.load(best).weights

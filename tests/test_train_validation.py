@@ -4,6 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
+from dataclasses import replace
 from pathlib import Path
 
 from edgeasr.encoder import Emissions
@@ -70,3 +71,19 @@ def test_errors_are_counted_over_all_words(dev):
     rate = word_error_rate(encoder, dev_set, TOKENIZER, Place(), bf16=False)
     # One substituted, one deleted, two inserted, of 13 words.
     assert rate == pytest.approx(4 / 13)
+
+
+def test_sessions_are_heard_whole(dev):
+    dev_set, _, _ = dev
+    assert dev_set.rows() == [[i] for i in range(len(HEARD))]
+    spoken = [replace(u, speaker="ab"[i > 3]) for i, u in enumerate(dev_set.utterances)]
+
+    class Cache(dict):
+        sample_rate_hz = 1000
+
+    cache = Cache({i: np.full(2, i + 1, np.float32) for i in range(len(HEARD))})
+    in_sessions = DevSet("dev", spoken, cache, session_s=7.0)
+    # Utterance i lasts 1 + i seconds, pauses half a second.
+    assert in_sessions.rows() == [[0, 1, 2], [3], *([i] for i in range(4, len(HEARD)))]
+    waveform = in_sessions.waveform([0, 1])
+    assert waveform.tolist() == [1, 1, *[0] * 500, 2, 2]

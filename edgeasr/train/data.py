@@ -151,10 +151,10 @@ class BatchPlan:
         return sum(self.durations_s[i] for i in row) + _LONGEST_PAUSE_S * (len(row) - 1)
 
     def _sessions(self, drawn: list[int], rng: np.random.Generator) -> list[Row]:
-        """Neighbours of one speaker, up to lengths that differ from session to session."""
+        """Utterances of one speaker in their order, up to lengths that differ from session to session."""
         sessions: list[list[int]] = []
         limit = 0.0
-        for i in drawn:
+        for i in sorted(drawn, key=lambda i: self.speakers[i]):
             fits = bool(sessions) and self._length((*sessions[-1], i)) <= limit
             if fits and self.speakers[i] and self.speakers[sessions[-1][-1]] == self.speakers[i]:
                 sessions[-1].append(i)
@@ -176,6 +176,7 @@ class Collator:
         dictionary: Dictionary | None = None,
     ) -> None:
         self.cache, self.model, self.augment = cache, model, augment
+        self.between = [] if tokenizer.has_pieces else tokenizer.encode(" ")
         self.targets = [_encode(utterance, tokenizer) for utterance in cache.utterances]
         self.phones = [_pronounce(utterance, dictionary) for utterance in cache.utterances]
 
@@ -187,10 +188,8 @@ class Collator:
             waveform = self._waveform(_members(row), rng)
             waveforms.append(self.augment(waveform, rng) if self.augment else waveform)
         features, frames = batch_features(waveforms, self.model)
-        targets, phones = (
-            [[token for i in _members(row) for token in table[i]] for row in rows]
-            for table in (self.targets, self.phones)
-        )
+        targets = [_one_after_another(self.targets, _members(row), self.between) for row in rows]
+        phones = [_one_after_another(self.phones, _members(row), []) for row in rows]
         return Batch(features, frames, *_padded(targets), *_padded(phones))
 
     def _waveform(self, members: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -198,6 +197,13 @@ class Collator:
             return self.cache[members[0]]
         pauses = rng.uniform(_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S, len(members) - 1) * self.cache.sample_rate_hz
         return joined([self.cache[i] for i in members], pauses.astype(int).tolist())
+
+
+def _one_after_another(table: Sequence[list[int]], members: tuple[int, ...], between: list[int]) -> list[int]:
+    ids = list(table[members[0]])
+    for i in members[1:]:
+        ids += between + table[i]
+    return ids
 
 
 def _members(row: Row) -> tuple[int, ...]:
