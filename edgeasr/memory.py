@@ -9,7 +9,7 @@ same function decides in both.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeasr.config import require
 from edgeasr.errors import ConfigError
 
 Array = NDArray[np.generic]
@@ -62,6 +63,7 @@ class Admission:
     by: str  # "policy", "gate" or "similarity"; "capacity" where every slot is pinned, "vector" where it is not finite
     into: int | None = None  # number of the summary that it was merged into
     evicted: int | None = None  # number of the summary whose slot it took
+    content: NDArray[np.float16] | None = None  # (2, R, H, D) keys and values for every reader, to recall it later
 
     @property
     def similarity(self) -> float:
@@ -96,6 +98,11 @@ class Slots(NamedTuple):
     def copied(cls, parts: Iterable[Any]) -> Slots:
         """Of the arrays given, which stay as they are."""
         return cls(*[np.array(part) for part in parts])
+
+    def first(self, count: int) -> Slots:
+        """A view of the first slots: what is written to it is written here."""
+        number, merged, last, pinned, vector = self
+        return Slots(number[:count], merged[:count], last[:count], pinned[:count], vector[:count])
 
 
 class Verdict(NamedTuple):
@@ -201,17 +208,42 @@ def judge_all(
     return Judged(merged, source), slots
 
 
+class Recalled(NamedTuple):
+    """A vector that was stored before, perhaps in another stream, and may be read again."""
+
+    merged: float  # how many summaries it stands for
+    content: NDArray[np.float16]  # (2, R, H, D) as in Admission
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Sparse reads from a larger memory: after every summary, the last `slots` of level 2 hold what is most like it.
+
+    nearest: the vectors most like this one, best first
+    """
+
+    nearest: Callable[[Floats, int], Sequence[Recalled]]
+    slots: int = 8
+
+    def __post_init__(self) -> None:
+        require(self.slots > 0, f"slots is {self.slots}: it must be positive")
+
+
 class MemoryKeeper:
     """Admission to the banks of one stream on the host, with a policy and an observer of the application.
 
     policy:       asked first; one that raises is warned about once, and not asked again
     on_admission: told of every summary after its bank was changed
+    recall:       reads from a larger memory into a part of the bank; None for none
     """
 
     def __init__(
-        self, policy: MemoryPolicy | None = None, on_admission: Callable[[Admission], None] | None = None
+        self,
+        policy: MemoryPolicy | None = None,
+        on_admission: Callable[[Admission], None] | None = None,
+        recall: Recall | None = None,
     ) -> None:
-        self._policy, self._on_admission = policy, on_admission
+        self._policy, self._on_admission, self._recall = policy, on_admission, recall
         self._spans: dict[int, _Span] = {}
         self._moved_s = 0.0
         self.text = ""  # the words of the open segment, kept up to date by the recogniser
@@ -239,7 +271,10 @@ class MemoryKeeper:
         if number < 0:
             return dict(bank)
         vector = np.asarray(entry["vector"][0, 0], np.float32)
-        slots = Slots.copied(bank[name][0] for name in Slots._fields)
+        recall = self._recall if level == 2 else None
+        own = bank["number"].shape[1] - (recall.slots if recall else 0)
+        whole = Slots.copied(bank[name][0] for name in Slots._fields)
+        slots = whole.first(own)
         if not np.isfinite(vector).all():
             self._tell(Admission(self._context(level, number, span_s, -1.0), vector, Decision.SKIP, "vector"))
             return dict(bank)
@@ -258,13 +293,15 @@ class MemoryKeeper:
                 verdict.by,
                 into=taken if merged else None,
                 evicted=taken if taken >= 0 and not merged else None,
+                content=np.stack([entry["key"][0, :, :, 0], entry["value"][0, :, :, 0]]).astype(np.float16),
             )
         )
         stored = verdict.slot if verdict.decision in (Decision.STORE, Decision.PIN) else -1
-        return {
-            **{name: part[None] for name, part in slots._asdict().items()},
+        after: dict[str, Array] = {
+            **{name: part[None] for name, part in whole._asdict().items()},
             **{name: _replaced(bank[name], entry[name], stored) for name in ("key", "value")},
         }
+        return _with_recalled(after, recall.nearest(vector, recall.slots), own, number) if recall else after
 
     def _context(self, level: int, number: int, span_s: float, similarity: float) -> SummaryContext:
         span = self._spans.get(level, _Span(self._moved_s))
@@ -306,6 +343,17 @@ class _Span:
     @property
     def mean_speech(self) -> float:
         return self.speech / self.chunks if self.chunks else 1.0
+
+
+def _with_recalled(bank: dict[str, Array], found: Sequence[Recalled], own: int, number: int) -> dict[str, Array]:
+    """The bank with what was recalled in the slots from `own` on."""
+    bank |= {name: bank[name].copy() for name in ("number", "merged", "last", "key", "value")}
+    bank["number"][:, own:] = -1
+    for slot, (merged, content) in enumerate(found[: bank["number"].shape[1] - own], own):
+        bank["number"][:, slot] = bank["last"][:, slot] = number
+        bank["merged"][:, slot] = merged
+        bank["key"][0, :, :, slot], bank["value"][0, :, :, slot] = content
+    return bank
 
 
 def _replaced(array: Array, entry: Array, slot: int) -> Array:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ from edgeasr.errors import AudioFormatError, BundleError, ConfigError, DeviceErr
 from edgeasr.features import FeatureBlock, Floats
 from edgeasr.front_end import FeatureFrontEnd, FrontEnd, FrontEndT, WaveformFrontEnd
 from edgeasr.lexicon_decoder import LexiconDecoder
-from edgeasr.memory import Admission, MemoryKeeper, MemoryPolicy
+from edgeasr.memory import Admission, MemoryKeeper, MemoryPolicy, Recall
 from edgeasr.model import AcousticModel
 from edgeasr.transcript import Event, TranscriptBuilder
 
@@ -51,6 +52,7 @@ class Recognizer:
     memory_policy: decides first what the encoder keeps of the past, see edgeasr.memory_policies; None for the model's
                    own rules
     on_admission:  told what became of every summary
+    recall:        reads what was stored earlier into the memory again, see edgeasr.memory.Recall
     errors:        BundleError for a model that cannot be used, or not with this decoder; ConfigError for another one
 
     Memory and the time of a step do not grow with the stream.
@@ -66,6 +68,7 @@ class Recognizer:
         endpoint: EndpointConfig | None = None,
         memory_policy: MemoryPolicy | None = None,
         on_admission: Callable[[Admission], None] | None = None,
+        recall: Recall | None = None,
     ) -> None:
         if decoder not in (None, *DECODERS):
             raise ConfigError(f"got decoder {decoder!r}, wanted one of {', '.join(DECODERS)}")
@@ -78,14 +81,14 @@ class Recognizer:
             )
         self.decoder = "lm" if self._word_graph else "greedy"
         self._endpointer = Endpointer(endpoint or EndpointConfig())
-        self._memory_policy, self._on_admission = memory_policy, on_admission
+        self._new_memory = partial(MemoryKeeper, memory_policy, on_admission, recall)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything heard: a new stream begins, at 0 s and segment 0."""
         self._front_end: FrontEnd | None = None  # made by what comes first, a waveform or features
         self._state = self.model.init_state()
-        self._memory = MemoryKeeper(self._memory_policy, self._on_admission)
+        self._memory = self._new_memory()
         self._decoder = self._new_decoder()
         self._builder = TranscriptBuilder()
         self._next_frame = 0

@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 
 from edgeasr.errors import ConfigError
-from edgeasr.memory import Decision, MemoryKeeper, Rules, Slots, SummaryContext, judge, judge_all, nearest, write_down
+from edgeasr.memory import (
+    Decision,
+    MemoryKeeper,
+    Recall,
+    Recalled,
+    Rules,
+    Slots,
+    SummaryContext,
+    judge,
+    judge_all,
+    nearest,
+    write_down,
+)
 
 CAPACITY, WIDTH, READERS, HEADS, HEAD_DIM = 3, 4, 2, 2, 2
 NEVER = Rules(CAPACITY, 1.0)
@@ -257,3 +269,44 @@ def test_nothing_is_warned_about_without_cause():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         filled([entry(n) for n in range(4)], lambda *_: None)
+
+
+def test_what_is_recalled_is_read_from_the_last_slots():
+    asked = []
+
+    def nearest(vector, count):
+        asked.append((vector.tolist(), count))
+        found = [np.full((2, READERS, HEADS, HEAD_DIM), 10 * len(asked) + i, np.float16) for i in range(len(asked) - 1)]
+        return [Recalled(2.0 + i, content) for i, content in enumerate(found)]
+
+    keeper, bank, banks = MemoryKeeper(recall=Recall(nearest, slots=2)), empty_bank(), []
+    for n in range(3):
+        bank = keeper.admit(bank, entry(n), 2, NEVER, 4.0)
+        banks.append(bank)
+    assert asked == [(direction(n).tolist(), 2) for n in range(3)]
+    # One slot is the stream's own, two are for what is recalled.
+    assert [b["number"].tolist() for b in banks] == [[[0, -1, -1]], [[1, 1, -1]], [[2, 2, 2]]]
+    assert banks[2]["merged"].tolist() == [[1, 2, 3]]
+    assert banks[1]["key"][0, :, :, 1].tolist() == np.full((READERS, HEADS, HEAD_DIM), 20).tolist()
+    assert banks[2]["value"][0, :, :, 2].tolist() == np.full((READERS, HEADS, HEAD_DIM), 31).tolist()
+    assert banks[0]["key"][0, 0, 0, :, 0].tolist() == [0.5, 0, 0]  # a bank that was given out stays as it was
+
+
+def test_only_level_two_recalls():
+    keeper = MemoryKeeper(recall=Recall(lambda *_: pytest.fail("asked"), slots=2))
+    bank = keeper.admit(empty_bank(), entry(0), 3, NEVER, 400.0)
+    bank = keeper.admit(bank, entry(1), 3, NEVER, 400.0)
+    assert bank["number"].tolist() == [[0, 1, -1]]
+
+
+def test_an_admission_carries_what_it_takes_to_recall_it():
+    told = []
+    filled([entry(3)], told=told.append)
+    assert told[0].content.dtype == np.float16
+    assert told[0].content[0].tolist() == np.full((READERS, HEADS, HEAD_DIM), 3.5).tolist()
+    assert told[0].content[1].tolist() == np.full((READERS, HEADS, HEAD_DIM), 3.75).tolist()
+
+
+def test_recall_needs_slots():
+    with pytest.raises(ConfigError, match="slots is 0"):
+        Recall(lambda *_: [], slots=0)

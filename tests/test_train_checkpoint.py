@@ -155,3 +155,22 @@ def test_tensors_in_any_layout_are_saved(tmp_path):
     tensor = torch.arange(24.0).reshape(1, 2, 3, 4).to(memory_format=torch.channels_last).transpose(1, 2)
     save_tensors(tmp_path / "t.safetensors", {"t": tensor}, {})
     assert torch.equal(load_tensors(tmp_path / "t.safetensors")[0]["t"], tensor)
+
+
+def test_a_compact_checkpoint_is_a_quarter_and_nearly_the_same(toy_model, tmp_path):
+    encoder = Encoder(toy_model(d_model=64, ff_dim=256))
+    tokens = CHARACTERS
+    whole = Checkpoint(encoder.config, tokens, encoder.state_dict(), {"step": 3})
+    whole.save(tmp_path / "whole.safetensors")
+    whole.save(tmp_path / "compact.safetensors", compact=True)
+    sizes = [(tmp_path / f"{name}.safetensors").stat().st_size for name in ("compact", "whole")]
+    assert sizes[0] < 0.35 * sizes[1]
+    found = Checkpoint.load(tmp_path / "compact.safetensors")
+    assert (found.config, found.tokens, found.training) == (whole.config, whole.tokens, whole.training)
+    for name, tensor in found.encoder().state_dict().items():
+        wanted = whole.weights[name]
+        if wanted.dim() < 2:
+            torch.testing.assert_close(tensor, wanted, rtol=1e-3, atol=1e-4)
+            continue
+        step = wanted.flatten(1).abs().amax(dim=1) / 127
+        assert ((tensor - wanted).flatten(1).abs() <= 0.5001 * step[:, None]).all()
