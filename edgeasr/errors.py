@@ -23,6 +23,18 @@ class ManifestError(EdgeasrError):
     """A speech manifest with a missing key, a malformed line or a file that is not there."""
 
 
+class StoreError(EdgeasrError):
+    """A memory store that is missing, damaged, full, read-only, of a newer version or given something impossible."""
+
+
+class StoreBusyError(StoreError):
+    """A memory store that another process holds locked."""
+
+
+class ProfileError(EdgeasrError):
+    """A measurement that cannot be taken, or a report of one that cannot be read."""
+
+
 class ExtraMissingError(EdgeasrError):
     """A feature whose optional packages are not installed; the message names the extra."""
 

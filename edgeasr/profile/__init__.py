@@ -1,0 +1,1 @@
+"""What the machine can do and what the model asks of it: bandwidth, arithmetic, counters, predictions."""
