@@ -39,6 +39,7 @@ test: lint ## check style and types, then run all tests
 
 soak: $(VENV)/tests-are-set-up ## an hour of speech in one go: memory and speed
 	$(BIN)/python tests/soak.py
+	$(BIN)/python tests/kill_store.py --times 200
 
 lint: $(VENV)/tests-are-set-up ## check style and types
 	$(BIN)/ruff check

@@ -5,11 +5,27 @@ from __future__ import annotations
 import os
 import select
 import sys
+from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
-from edgeasr.cli.options import DecoderName, Json, Model, Srt, Threads, Vtt, chosen_format, transcript_writer
+from edgeasr.cli.options import (
+    DecoderName,
+    Json,
+    Model,
+    Remember,
+    Srt,
+    Store,
+    StoreDays,
+    StoreMb,
+    Threads,
+    Vtt,
+    chosen_format,
+    transcript_writer,
+)
+from edgeasr.cli.remember import remembering
 from edgeasr.cli.signals import StopSignals
 from edgeasr.cli.terminal import StatusLine, print_note, write_out
 from edgeasr.errors import AudioFormatError, DeviceError
@@ -28,6 +44,9 @@ _POLL_S = 0.2
 
 
 def listen(
+    remembered: Annotated[
+        Path | None, typer.Argument(metavar="[PATH]", help="With --remember: as --store.", show_default=False)
+    ] = None,
     source: Annotated[
         str,
         typer.Option(
@@ -46,6 +65,10 @@ def listen(
     model: Model = None,
     decoder: DecoderName = None,
     threads: Threads = 1,
+    remember: Remember = False,
+    store: Store = None,
+    store_mb: StoreMb = 256,
+    store_days: StoreDays = None,
 ) -> None:
     """Print what is being said.
 
@@ -54,15 +77,26 @@ def listen(
     """
     wanted = chosen_format(json=json, srt=srt, vtt=vtt)
     _check_use(source, device, real_time=real_time)
-    from edgeasr.recognizer import Recognizer
+    path = _store_path(remembered, store, remember=remember)
+    from edgeasr.recognizer import Recognizer, load_model
 
     status = StatusLine(sys.stdout, enabled=wanted == "text")
-    with StopSignals(lambda: None) as stop, _open_source(source, device, stop, real_time=real_time) as audio:
-        recognizer = Recognizer(model, threads=threads, decoder=decoder)
+    with (
+        StopSignals(lambda: None) as stop,
+        _open_source(source, device, stop, real_time=real_time) as audio,
+        ExitStack() as opened,
+    ):
+        loaded = load_model(model, threads=threads)
+        memory = opened.enter_context(remembering(loaded, path, wanted=remember, max_mb=store_mb, max_days=store_days))
+        recognizer = Recognizer(loaded, decoder=decoder, on_admission=memory.admitted if memory else None)
         if status.enabled:
             print(f"Listening to {audio.name}, Ctrl-C to end", file=sys.stderr)
         try:
-            _print_events(_events(recognizer, audio, stop), transcript_writer(wanted), status)
+            events = _events(recognizer, audio, stop)
+            if memory:
+                memory.begin_stream(audio.name)
+                events = memory.heard(events)
+            _print_events(events, transcript_writer(wanted), status)
         except (AudioFormatError, DeviceError):
             # A stream that is broken off may end in half a sample, or before the first.
             if not stop.requested:
@@ -76,6 +110,15 @@ def _check_use(source: str, device: str | None, *, real_time: bool) -> None:
         raise typer.BadParameter("--device is for --source mic")
     if real_time and (source in ("mic", "-") or is_bridge_url(source)):
         raise typer.BadParameter("--real-time is for --source FILE")
+
+
+def _store_path(remembered: Path | None, store: Path | None, *, remember: bool) -> Path | None:
+    """The one of both that was given."""
+    if (remembered or store) and not remember:
+        raise typer.BadParameter("the path of a store is for --remember")
+    if remembered and store:
+        raise typer.BadParameter("give the path of the store once")
+    return remembered or store
 
 
 def _events(recognizer: Recognizer, audio: Source[AudioBlock | FeatureBlock], stop: StopSignals) -> Iterator[Event]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -25,6 +26,22 @@ DecoderName = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a line, with the times of all words.")]
 Srt = Annotated[bool, typer.Option("--srt", help="Print SubRip subtitles.")]
 Vtt = Annotated[bool, typer.Option("--vtt", help="Print WebVTT subtitles.")]
+
+Store = Annotated[
+    Path | None,
+    typer.Option("--store", metavar="PATH", help="Another store than edgeasr/memory.db in the user's data folder."),
+]
+Remember = Annotated[
+    bool,
+    typer.Option("--remember", help="Store what is heard and said, for `edgeasr memory`. Needs edgeasr[memory]."),
+]
+StoreMb = Annotated[
+    int, typer.Option(min=1, metavar="MB", help="With --remember: the oldest is forgotten when the store is larger.")
+]
+StoreDays = Annotated[
+    float | None,
+    typer.Option(min=0.001, metavar="DAYS", help="With --remember: what was last heard earlier is forgotten."),
+]
 
 Format = Literal["text", "json", "srt", "vtt"]
 

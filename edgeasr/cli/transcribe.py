@@ -14,13 +14,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeasr.cli.options import DecoderName, Format, Json, Model, Srt, Threads, Vtt, chosen_format, transcript_writer
+from edgeasr.cli.options import (
+    DecoderName,
+    Format,
+    Json,
+    Model,
+    Remember,
+    Srt,
+    Store,
+    StoreDays,
+    StoreMb,
+    Threads,
+    Vtt,
+    chosen_format,
+    transcript_writer,
+)
+from edgeasr.cli.remember import remembering
 from edgeasr.cli.terminal import StatusLine, print_error, write_out
 from edgeasr.errors import EdgeasrError
 
 if TYPE_CHECKING:
     from edgeasr.audio import AudioBlock, AudioSource
     from edgeasr.recognizer import Recognizer
+    from edgeasr.store.writer import StoreWriter
 
 _SUFFIXES: dict[Format, str] = {"text": ".txt", "json": ".jsonl", "srt": ".srt", "vtt": ".vtt"}
 _BAR_CHARS = 20
@@ -45,6 +61,10 @@ def transcribe(
     model: Model = None,
     decoder: DecoderName = None,
     threads: Threads = 1,
+    remember: Remember = False,
+    store: Store = None,
+    store_mb: StoreMb = 256,
+    store_days: StoreDays = None,
 ) -> None:
     """Print the words of recordings, a line for each segment.
 
@@ -55,16 +75,20 @@ def transcribe(
     wanted = chosen_format(json=json, srt=srt, vtt=vtt)
     output = _Output(wanted, output_dir, prefixed=len(files) > 1, partials=partials)
     output.check(files)
-    from edgeasr.recognizer import Recognizer
+    if store and not remember:
+        raise typer.BadParameter("--store is for --remember")
+    from edgeasr.recognizer import Recognizer, load_model
 
-    recognizer = Recognizer(model, threads=threads, decoder=decoder)
+    loaded = load_model(model, threads=threads)
     exit_code = 0
-    for file in files:
-        try:
-            _transcribe(recognizer, file, output)
-        except EdgeasrError as error:
-            print_error(error)
-            exit_code = max(exit_code, error.exit_code)
+    with remembering(loaded, store, wanted=remember, max_mb=store_mb, max_days=store_days) as memory:
+        recognizer = Recognizer(loaded, decoder=decoder, on_admission=memory.admitted if memory else None)
+        for file in files:
+            try:
+                _transcribe(recognizer, file, output, memory)
+            except EdgeasrError as error:
+                print_error(error)
+                exit_code = max(exit_code, error.exit_code)
     raise typer.Exit(exit_code)
 
 
@@ -111,14 +135,18 @@ class _Output:
             yield write_out
 
 
-def _transcribe(recognizer: Recognizer, file: str, output: _Output) -> None:
+def _transcribe(recognizer: Recognizer, file: str, output: _Output, memory: StoreWriter | None) -> None:
     from edgeasr.audio import FileSource
     from edgeasr.transcript import Final
 
     writer = transcript_writer(output.format, {"file": file})
     with FileSource(file) as source, output.opened(file) as write, StatusLine(sys.stderr) as status:
         write(writer.header)
-        for event in recognizer.stream(source, _progress(source, status)):
+        events = recognizer.stream(source, _progress(source, status))
+        if memory:
+            memory.begin_stream(file)
+            events = memory.heard(events)
+        for event in events:
             if output.partials or isinstance(event, Final):
                 status.clear()
                 write(writer.write(event))

@@ -1,0 +1,43 @@
+"""`--remember` of the commands that hear something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeasr.cli.extras import needs_extra
+from edgeasr.cli.terminal import print_note
+
+if TYPE_CHECKING:
+    from edgeasr.model import AcousticModel
+    from edgeasr.store.writer import StoreWriter
+
+_OWNER_ONLY = 0o700
+
+
+@contextmanager
+def remembering(
+    model: AcousticModel, path: Path | None, *, wanted: bool, max_mb: int, max_days: float | None
+) -> Iterator[StoreWriter | None]:
+    """What writes to the store; None where it is not wanted.
+
+    path: None for the user's store, whose folder is made; another's must be there, it may be on a disk not plugged in
+    """
+    if not wanted:
+        yield None
+        return
+    from edgeasr.store.paths import default_path
+
+    with needs_extra("memory"):
+        from edgeasr.store.retention import Limits
+        from edgeasr.store.sound_search import key_of
+        from edgeasr.store.writer import StoreWriter
+    if path is None:
+        path = default_path()
+        # The writer says what is wrong with it.
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=_OWNER_ONLY)
+    with StoreWriter(path, key_of(model), print_note, limits=Limits(max_mb << 20, max_days)) as writer:
+        yield writer
