@@ -125,14 +125,16 @@ def attend_within(
         return attend(query, key, value, mask[:, None])
     blocks = -(-length // block)
     front, back = block - past, blocks * block - length
-    queries = F.pad(query, (0, 0, 0, back)).unflatten(2, (blocks, block)).transpose(1, 2).flatten(0, 1)
+    batch, heads, _, channels = query.shape
+    queries = F.pad(query, (0, 0, 0, back)).reshape(batch, heads, blocks, block, channels).transpose(1, 2).flatten(0, 1)
     keys, values = (_pairs_of_blocks(F.pad(part, (0, 0, front, back)), block) for part in (key, value))
     # Around the recording there is nothing to see; queries behind its end, cut off again, see what the last one does.
     query_times = torch.cat([position[:, past:], position[:, -1:].expand(-1, back)], dim=1).reshape(-1, block)
     key_times = F.pad(position, (front, back), value=-1).unfold(1, 2 * block, block).reshape(-1, 2 * block)
     mask = visible(query_times, key_times, left_context, chunk_frames)
     context = attend(queries, keys, values, mask[:, None])
-    return context.unflatten(0, (-1, blocks)).transpose(1, 2).flatten(2, 3)[:, :, :length]
+    whole = context.reshape(batch, blocks, heads, block, channels).transpose(1, 2).flatten(2, 3)
+    return whole[:, :, :length]
 
 
 def _pairs_of_blocks(x: Tensor, block: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from edgeasr.config import EncoderConfig, FeatureConfig, ModelConfig, preset
 from edgeasr.encoder import Encoder, EncoderState, num_parameters
 from edgeasr.hierarchy import BankState, settle
+from edgeasr.layers import TURN
 from edgeasr.streaming import replace_tensors, state_tensors
 
 MELS, VOCABULARY, JUNK = 7, 5, 1e9
@@ -347,8 +348,8 @@ def test_lower_emissions_come_from_below_the_memory():
 def test_a_stream_may_last_for_years(encoder):
     config = encoder.config.encoder
     _, state = in_steps(encoder, features(60), 1)
-    # Far ahead, where every chunk, segment and slot is at the place that it has now.
-    ahead = 10**10 * config.chunk_frames * math.prod(config.summary_strides) * math.prod(config.memory_capacities)
+    # Far ahead, where every chunk, segment and slot is at the place that it has now, and rotary positions have turned.
+    ahead = 5 * TURN * config.chunk_frames * math.prod(config.summary_strides) * math.prod(config.memory_capacities)
     spans = config.level_spans
     late = state._replace(
         seen=state.seen + ahead,

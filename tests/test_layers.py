@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from edgeasr.config import EncoderConfig
 from edgeasr.layers import (
+    TURN,
     AttentionState,
     CausalConvolution,
     CausalSubsampling,
@@ -18,7 +19,9 @@ from edgeasr.layers import (
     attend,
     attend_within,
     merge_heads,
+    phase_steps,
     rotate,
+    rotation,
     split_heads,
 )
 from edgeasr.streaming import positions, visible
@@ -105,25 +108,37 @@ def test_subsampling_takes_any_number_of_bands(num_mels):
     assert_close(run_subsampling(module, x, 4)[0], module(x))
 
 
+def rotated(x, first):
+    """x, whose first vector is at position `first`."""
+    position = first + torch.arange(x.shape[2])[None]
+    return rotate(x, *rotation(position, phase_steps(x.shape[3])))
+
+
 def test_rotation_turns_pairs_of_halves_by_position():
-    x, frequency = torch.randn(1, 1, 3, 4), torch.tensor([1.0, 0.1])
-    y = rotate(x, 5, frequency)[0, 0].tolist()
+    x = torch.randn(1, 1, 3, 4)
+    y = rotated(x, 5)[0, 0].tolist()
     for t, row in enumerate(x[0, 0].tolist()):
-        for pair in range(2):
-            turned = complex(row[pair], row[pair + 2]) * cmath.exp(1j * (5 + t) * frequency[pair].item())
+        for pair, frequency in enumerate([1.0, 1000**-0.5]):
+            turned = complex(row[pair], row[pair + 2]) * cmath.exp(1j * (5 + t) * frequency)
             assert y[t][pair] == pytest.approx(turned.real, abs=1e-5)
             assert y[t][pair + 2] == pytest.approx(turned.imag, abs=1e-5)
 
 
-@pytest.mark.parametrize("shift", [1, 7, 300])
+@pytest.mark.parametrize("shift", [1, 7, 300, 3 * 10**15])
 def test_scores_depend_on_relative_positions_only(shift):
-    frequency = WindowedAttention(24, 1, LEFT_CONTEXT).inverse_frequency
     query, key = torch.randn(2, 1, 6, 24), torch.randn(2, 1, 9, 24)
-    scores = rotate(query, 3, frequency) @ rotate(key, 0, frequency).transpose(2, 3)
-    shifted = rotate(query, 3 + shift, frequency) @ rotate(key, shift, frequency).transpose(2, 3)
-    assert_close(shifted, scores, rtol=0, atol=2e-4)
-    nearer = rotate(query, 2, frequency) @ rotate(key, 0, frequency).transpose(2, 3)
+    scores = rotated(query, 3) @ rotated(key, 0).transpose(2, 3)
+    shifted = rotated(query, 3 + shift) @ rotated(key, shift).transpose(2, 3)
+    assert_close(shifted, scores, rtol=0, atol=2e-5)
+    nearer = rotated(query, 2) @ rotated(key, 0).transpose(2, 3)
     assert (nearer - scores).abs().max() > 0.1
+
+
+def test_angles_pass_the_end_of_a_turn_of_positions_without_a_jump():
+    steps = phase_steps(6)
+    before, after = (torch.complex(*rotation(torch.tensor([[t]]), steps)) for t in (TURN - 1, TURN))
+    turned = torch.polar(torch.ones(3), 2 * math.pi * steps / TURN)
+    assert_close(before * turned, after, rtol=0, atol=1e-6)
 
 
 def test_heads_are_split_and_merged():
@@ -158,7 +173,7 @@ def attention_by_hand(module, x, chunk_frames):
             keys = range(max(0, q - module.left_context), min(chunk_end, x.shape[1]))
             for head in range(module.num_heads):
                 part = slice(head * module.head_dim, (head + 1) * module.head_dim)
-                turn = torch.polar(torch.ones(half), module.inverse_frequency)
+                turn = torch.polar(torch.ones(half), 2 * math.pi * module.phase_steps / TURN)
                 a, scores = query[b, q, part], []
                 for k in keys:
                     c = key[b, k, part]
@@ -219,11 +234,10 @@ def test_attention_never_reads_an_unwritten_slot(attention, size):
 
 
 def test_attention_is_the_same_anywhere_in_an_endless_stream(attention):
-    x = torch.randn(1, 24, WIDTH)
-    _, state = run_attention(attention, x[:, :12], 12, 3)
-    soon = run_attention(attention, x[:, 12:], 3, 3, state, seen=12)[0]
-    late = run_attention(attention, x[:, 12:], 3, 3, state, seen=3 * 10**15)[0]
-    assert torch.equal(late, soon)
+    x, filled = torch.randn(1, 24, WIDTH), LEFT_CONTEXT + 1
+    soon = run_attention(attention, x, 3, 3)[0]
+    late = run_attention(attention, x, 3, 3, seen=3 * 10**15)[0]
+    assert_close(late[:, filled:], soon[:, filled:])
 
 
 def test_streams_of_different_age_share_a_batch(attention):
@@ -239,7 +253,7 @@ def test_the_cache_keeps_the_last_frames_in_order(attention):
     x = torch.randn(2, 9, WIDTH)
     _, state = run_attention(attention, x, 2, 2)
     _, key, value = attention.query_key_value(x[:, -LEFT_CONTEXT:]).chunk(3, -1)
-    assert_close(state.key, split_heads(key, HEADS))
+    assert_close(state.key, rotated(split_heads(key, HEADS), 9 - LEFT_CONTEXT))
     assert_close(state.value, split_heads(value, HEADS))
 
 
