@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,14 +14,13 @@ from typing import Any, Self
 from edgeasr.devices.hardware import Hardware, available_memory_bytes, read_hardware, usable_cores
 from edgeasr.errors import ProfileError
 from edgeasr.profile.bandwidth import BandwidthPoint, Progress, best_kernels, full_sweep, measure_bandwidth, quick_sweep
+from edgeasr.user_cache import cache_folder
 
 __all__ = ["BandwidthPoint", "CacheLevel", "Machine", "cached_machine", "measure_machine"]
 
 # Goes up when figures are measured in another way: older files are then measured again.
 _METHOD = 1
 _BANDWIDTH_SHARE = 0.85  # of the whole time
-# Not the folder of temporary files: others could put a library there for us to load.
-_NOWHERE = Path("/nonexistent/edgeasr")
 
 
 @dataclass(frozen=True)
@@ -191,17 +189,6 @@ def cached_machine(
     machine = measure_machine(quick, progress, folder)
     _keep(path, machine)
     return machine
-
-
-def cache_folder() -> Path:
-    """edgeasr's in the user's cache folder (XDG base directories); for a user without a home one that is nowhere."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    if Path(given).is_absolute():
-        return Path(given, "edgeasr")
-    try:
-        return Path.home() / ".cache" / "edgeasr"
-    except RuntimeError:
-        return _NOWHERE
 
 
 def fingerprint(hardware: Hardware, cores: int) -> str:

@@ -1,0 +1,153 @@
+"""All benchmarks one after the other, each in a process of its own, as its command runs it: every figure of the README.
+
+A part that cannot be run (no package, no file, no speech) is noted with its reason, and the others are still run.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeasr import __version__
+
+QUICK_UTTERANCES = 4
+
+
+@dataclass(frozen=True)
+class Part:
+    """A benchmark. arguments: of the program `edgeasr`, without --json"""
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a part printed, or why it printed nothing."""
+
+    part: Part
+    wall_s: float
+    result: Mapping[str, Any] | None
+    missing: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        command = " ".join(["edgeasr", *self.part.arguments])
+        return {"command": command, "wall_s": round(self.wall_s, 1), "result": self.result, "missing": self.missing}
+
+
+# Figure, part that has it, and the way to it in what the part prints.
+_FIGURES = (
+    ("word error rate, dev", "evaluate", ("wer",)),
+    ("character error rate, dev", "evaluate", ("cer",)),
+    ("RTF", "evaluate", ("rtf",)),
+    ("chunk, median ms", "evaluate", ("chunk_ms", "p50")),
+    ("chunk, 99 % ms", "evaluate", ("chunk_ms", "p99")),
+    ("first word, median ms", "evaluate", ("first_token_latency_ms", "p50")),
+    ("peak resident memory, MB", "evaluate", ("peak_rss_mb",)),
+    ("word error rate, dev, greedy", "evaluate greedy", ("wer",)),
+    ("RTF, greedy", "evaluate greedy", ("rtf",)),
+    ("chunk, greedy, median ms", "evaluate greedy", ("chunk_ms", "p50")),
+    ("word error rate, dev_other", "evaluate other", ("wer",)),
+    ("words an hour of noise", "evaluate other", ("non_speech", "noise", "words_per_hour")),
+    ("words an hour of silence", "evaluate other", ("non_speech", "silence", "words_per_hour")),
+    ("pocketsphinx: word error rate", "pocketsphinx", ("systems", 1, "wer")),
+    ("pocketsphinx: ours on the same", "pocketsphinx", ("systems", 0, "wer")),
+    ("pocketsphinx: its processor time over ours", "pocketsphinx", ("cpu_ratio",)),
+    ("step, µs", "profile", ("step", "time_us")),
+    ("step, times its floor", "profile", ("step", "times_floor")),
+    ("sum of operators over the step", "profile", ("step", "operators_share")),
+    ("bytes from memory a second of audio", "profile", ("baselines", 0, "dram_bytes_per_s")),
+    ("the same, LSTM fed every 10 ms", "profile", ("baselines", 1, "dram_bytes_per_s")),
+    ("the same, LSTM fed every 40 ms", "profile", ("baselines", 2, "dram_bytes_per_s")),
+    ("bandwidth over mbw's", "bandwidth", ("agreements", 0, "ratio")),
+    ("stored of all summaries, one hour", "dedup", ("hour", "ratio")),
+    ("stored of all summaries, sessions", "dedup", ("ratio",)),
+)
+
+
+def suite(manifest: Path, other: Path | None = None, noise: Path | None = None, *, quick: bool = False) -> list[Part]:
+    """The benchmarks behind the README.
+
+    manifest: speech as for `edgeasr evaluate`; other: a second set; noise: recordings without speech
+    quick:    a few utterances, a quick profile, and neither hours of audio nor what trains
+    """
+    limit = ("--limit", str(QUICK_UTTERANCES)) if quick else ()
+    sample = str(QUICK_UTTERANCES if quick else 40)
+    parts = [
+        Part("evaluate", ("evaluate", str(manifest), *limit)),
+        Part("evaluate greedy", ("evaluate", str(manifest), "--decoder", "greedy", *limit)),
+        Part("pocketsphinx", ("bench", "pocketsphinx", str(manifest), "--sample", sample)),
+        Part("profile", ("profile", *(("--quick",) if quick else ()), "--recurrent")),
+        Part("bandwidth", ("bench", "bandwidth")),
+    ]
+    if other:
+        heard = ("--noise", str(noise)) if noise else ()
+        parts.append(Part("evaluate other", ("evaluate", str(other), *limit, *heard)))
+    if not quick:
+        parts.append(Part("dedup", ("bench", "dedup", str(manifest))))
+        parts += [Part("store", ("bench", "store")), Part("recall", ("bench", "recall"))]
+    return parts
+
+
+def run_suite(parts: Iterable[Part], on_part: Callable[[Part], None] | None = None) -> list[Outcome]:
+    """Run the parts in order. on_part: called with each before it begins"""
+    outcomes = []
+    for part in parts:
+        if on_part:
+            on_part(part)
+        outcomes.append(_run(part))
+    return outcomes
+
+
+def _run(part: Part) -> Outcome:
+    began_s = time.monotonic()
+    command = [sys.executable, "-m", "edgeasr.cli.main", *part.arguments, "--json"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    wall_s = time.monotonic() - began_s
+    try:
+        result = json.loads(done.stdout)
+    except ValueError:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        reason = said[-1].removeprefix("edgeasr: error: ") if said else f"exit code {done.returncode}, nothing said"
+        return Outcome(part, wall_s, None, reason)
+    return Outcome(part, wall_s, result, None)
+
+
+def suite_report(outcomes: Iterable[Outcome]) -> dict[str, Any]:
+    """What all parts printed, and the figures among it that the README has."""
+    by_name = {outcome.part.name: outcome for outcome in outcomes}
+    return {
+        "edgeasr": __version__,
+        "figures": _figures(by_name) | _recall_figures(by_name.get("recall")),
+        "missing": {name: outcome.missing for name, outcome in by_name.items() if outcome.missing},
+        "parts": {name: outcome.to_dict() for name, outcome in by_name.items()},
+    }
+
+
+def _figures(by_name: Mapping[str, Outcome]) -> dict[str, float]:
+    found = {}
+    for figure, name, way in _FIGURES:
+        value: Any = by_name[name].result if name in by_name else None
+        for key in way:
+            value = _under(value, key)
+        if isinstance(value, int | float):
+            found[figure] = value
+    return found
+
+
+def _under(value: Any, key: str | int) -> Any:
+    if isinstance(key, int):
+        return value[key] if isinstance(value, list) and key < len(value) else None
+    return value.get(key) if isinstance(value, Mapping) else None
+
+
+def _recall_figures(recall: Outcome | None) -> dict[str, float]:
+    rows = (recall.result or {}).get("rows", []) if recall else []
+    return {f"recall over {row['distance']:,} vectors, {row['model']}": row["accuracy"] for row in rows}

@@ -1,0 +1,141 @@
+"""What an ONNX file holds, without the package `onnx`: ONNX Runtime brings protobuf, and a few of the fields do.
+
+The messages are those of onnx.proto3, with their numbers; fields that are not listed here are carried along unread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+
+from edgeasr.errors import BundleError
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+_SCALARS = {"int32": _FIELD.TYPE_INT32, "int64": _FIELD.TYPE_INT64, "string": _FIELD.TYPE_STRING}
+# Message, then field: (number, type), "*" for a repeated one.
+_MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
+    "Model": {"graph": (7, "Graph")},
+    "Graph": {"node": (1, "*Node"), "initializer": (5, "*Tensor"), "input": (11, "*Value"), "output": (12, "*Value")},
+    "Node": {"input": (1, "*string"), "output": (2, "*string"), "name": (3, "string"), "op_type": (4, "string")},
+    "Tensor": {"dims": (1, "*int64"), "data_type": (2, "int32"), "name": (8, "string")},
+    "Value": {"name": (1, "string")},
+}
+# Numbers of TensorProto.DataType: the type as numpy names it, and the bits of an element.
+_DTYPES = {
+    1: ("float32", 32),
+    2: ("uint8", 8),
+    3: ("int8", 8),
+    5: ("int16", 16),
+    6: ("int32", 32),
+    7: ("int64", 64),
+    9: ("bool", 8),
+    10: ("float16", 16),
+    11: ("float64", 64),
+    16: ("bfloat16", 16),
+    21: ("uint4", 4),
+    22: ("int4", 4),
+}
+
+
+@dataclass(frozen=True)
+class Initializer:
+    """A constant of a graph."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class GraphNode:
+    """An operator and the names of what it reads and writes, "" for an input that is left out."""
+
+    name: str
+    op_type: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OnnxContent:
+    """A graph. inputs, outputs: names of what the whole graph reads and gives"""
+
+    nodes: tuple[GraphNode, ...]
+    initializers: Mapping[str, Initializer]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of all constants, weights or not."""
+        return sum(one.size_bytes for one in self.initializers.values())
+
+
+def read_onnx(model: Path | bytes) -> OnnxContent:
+    """Read a model. errors: BundleError for what is none"""
+    name = "the model" if isinstance(model, bytes) else str(model)
+    graph = _parsed(model, name).graph
+    return OnnxContent(
+        tuple(GraphNode(node.name, node.op_type, tuple(node.input), tuple(node.output)) for node in graph.node),
+        {tensor.name: _initializer(tensor, name) for tensor in graph.initializer},
+        tuple(value.name for value in graph.input),
+        tuple(value.name for value in graph.output),
+    )
+
+
+def with_names(model: Path | bytes) -> bytes:
+    """The same model, with a name of its own for each operator: profilers tell operators by their names."""
+    parsed = _parsed(model, "the model")
+    taken = {node.name for node in parsed.graph.node}
+    for i, node in enumerate(parsed.graph.node):
+        if not node.name:
+            node.name = next(name for n in count(i) if (name := f"{node.op_type}_{n}") not in taken)
+            taken.add(node.name)
+    content: bytes = parsed.SerializeToString()
+    return content
+
+
+def _parsed(model: Path | bytes, name: str) -> Any:
+    parsed = _message_classes()["Model"]()
+    try:
+        parsed.ParseFromString(model if isinstance(model, bytes) else model.read_bytes())
+    except message.DecodeError as error:
+        raise BundleError(f"got {name}, wanted an ONNX model ({error}): export the bundle again") from error
+    if not parsed.graph.node:
+        raise BundleError(f"got {name} without operators, wanted an ONNX model: export the bundle again")
+    return parsed
+
+
+def _initializer(tensor: Any, name: str) -> Initializer:
+    if tensor.data_type not in _DTYPES:
+        known = ", ".join(dtype for dtype, _ in _DTYPES.values())
+        raise BundleError(f"got a constant of ONNX type {tensor.data_type} in {name}, wanted {known}: export again")
+    dtype, bits = _DTYPES[tensor.data_type]
+    shape = tuple(tensor.dims)
+    return Initializer(tensor.name, dtype, shape, math.ceil(math.prod(shape) * bits / 8))
+
+
+@cache
+def _message_classes() -> dict[str, Any]:
+    """In a pool of their own, since the package `onnx` may be loaded beside them."""
+    file = descriptor_pb2.FileDescriptorProto(name="edgeasr_onnx.proto", package="edgeasr", syntax="proto3")
+    for message_name, fields in _MESSAGES.items():
+        described = file.message_type.add(name=message_name)
+        for name, (number, kind) in fields.items():
+            label = _FIELD.LABEL_REPEATED if kind.startswith("*") else _FIELD.LABEL_OPTIONAL
+            entry = described.field.add(name=name, number=number, label=label)
+            of = kind.removeprefix("*")
+            entry.type = _SCALARS.get(of, _FIELD.TYPE_MESSAGE)
+            if of not in _SCALARS:
+                entry.type_name = f".edgeasr.{of}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return {n: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"edgeasr.{n}")) for n in _MESSAGES}

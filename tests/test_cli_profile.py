@@ -1,0 +1,125 @@
+import json
+import sys
+from pathlib import Path
+from runpy import run_path
+
+import pytest
+
+from edgeasr.cli import profile as profile_command
+from edgeasr.profile import model_profile, profiler
+from edgeasr.profile.onnx_reader import read_onnx
+from edgeasr.profile.operators import Effort
+from edgeasr.recognizer import load_model
+
+TESTS = Path(__file__).parent
+PROFILED = run_path(str(TESTS / "profiled.py"))
+edgeasr = run_path(str(TESTS / "scripted_model.py"))["edgeasr"]
+STEP = Path(profiler.__file__).parents[1] / "models" / "tiny-en" / "step.int8.onnx"
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_model()
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    """A machine that was measured already, and graphs that are run a few times only."""
+    asked = []
+
+    def machine(quick, refresh, progress):
+        asked.append((quick, refresh))
+        return PROFILED["MACHINE"]
+
+    monkeypatch.setattr(profiler, "cached_machine", machine)
+    monkeypatch.setattr(model_profile, "QUICK", Effort(sessions=1, profiled=2, timed=2))
+    return asked
+
+
+def test_a_profile_of_the_shipped_model(shipped, fast, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra `profile` is not installed")
+    page = tmp_path / "report.html"
+    arguments = ("profile", "--quick", "--seconds", "2", "--decoder", "greedy", "--json", "--refresh")
+    arguments += ("--html", page, "--plot", tmp_path / "pictures")
+    code, out, err = edgeasr(*arguments, model=shipped)
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    found = json.loads(out)
+    assert fast == [(True, True)]
+    assert (found["model"], found["artefact"], found["decoder"]) == ("tiny-en", shipped.artefact, "greedy")
+    assert found["step"]["weight_bytes"] == read_onnx(STEP).weight_bytes
+    assert found["memory"]["every_s"] == pytest.approx(4.0)
+    assert found["run"]["audio_s"] == pytest.approx(2.0, abs=0.05)
+    assert found["run"]["chunks"] >= 12
+    assert found["run"]["sensors"]["peak_rss_bytes"] > 10_000_000
+    assert found["baselines"] == []
+    assert found["recommended"]["chunk_ms"] <= 160
+    assert page.read_text().count("<svg") == 5
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 5
+
+
+def test_recurrent_networks_on_request_and_tables(shipped, fast, monkeypatch):
+    monkeypatch.setattr(model_profile.recurrent, "KINDS", ("lstm",))
+    arguments = ("profile", "--quick", "--recurrent", "--seconds", "1", "--decoder", "greedy", "--latency-ms", "1000")
+    code, out, err = edgeasr(*arguments, model=shipped)
+    assert (code, err) == (0, "")
+    assert "An LSTM with as many bytes of weights, fed a vector every 10 ms" in out
+    assert "Cheapest within 1000 ms: chunks of 640 ms. This graph has another: export one with it." in out
+    titles = ("A step", "Operators", "The memory graph", "Length of a chunk", "The run", "The machine")
+    lines = out.splitlines()
+    assert [line for line in lines if line in titles] == list(titles)
+    assert "\x1b" not in out, "no colours in a pipe"
+
+
+def test_a_profile_needs_onnx(fast):
+    code, out, err = edgeasr("profile", "--quick", "--seconds", "1")
+    assert (code, out) == (2, "")
+    assert "got artefact scripted-fp32, wanted one in ONNX" in err
+    assert err.count("\n") == 1
+
+
+def test_audio_that_cannot_be_read_is_said_before_anything_is_measured(fast, tmp_path):
+    code, out, err = edgeasr("profile", "--audio", tmp_path / "none.wav")
+    assert (code, out, fast) == (2, "", [])
+    assert "none.wav" in err
+
+
+def test_without_matplotlib_the_extra_is_named_before_anything_is_measured(fast, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    code, out, err = edgeasr("profile", "--html", tmp_path / "report.html")
+    assert (code, out, fast) == (2, "", [])
+    assert "pip install edgeasr[profile]" in err
+    assert err.count("\n") == 1
+
+
+def test_progress_is_a_bar():
+    assert profile_command._bar("streaming", 0.5) == f"[{15 * '#'}{15 * '.'}]  50% streaming"
+    assert profile_command._bar("the last", 1.0).startswith(f"[{30 * '#'}] 100%")
+
+
+@pytest.fixture
+def two(tmp_path):
+    for name, time_us in (("before", 1000.0), ("after", 500.0)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(PROFILED["report"](time_us)))
+    return tmp_path / "before.json", tmp_path / "after.json"
+
+
+def test_two_profiles_beside_each_other(two):
+    code, out, err = edgeasr("profile", "--compare", *two)
+    assert (code, err) == (0, "")
+    rows = {line.split("  ")[0]: line.split() for line in out.splitlines()}
+    assert rows["step, µs"][2:] == ["1000", "500", "0.5"]
+    assert rows["weights, bytes"][2:] == ["4,000,000", "4,000,000", "1"]
+    assert out.splitlines()[0].split() == ["before.json", "after.json", "ratio"]
+
+
+def test_a_comparison_in_json(two):
+    found = json.loads(edgeasr("profile", "--compare", *two, "--json").out)
+    assert found["figures"][0] == {"name": "step, µs", "first": 1000.0, "second": 500.0, "ratio": 0.5}
+    assert found["differing"] == {}
+
+
+def test_what_is_no_profile_is_refused(two, tmp_path):
+    (tmp_path / "notes.json").write_text("{}")
+    code, out, err = edgeasr("profile", "--compare", two[0], tmp_path / "notes.json")
+    assert (code, out) == (2, "")
+    assert "wanted a profile of format 1" in err
