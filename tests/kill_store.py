@@ -46,7 +46,7 @@ def write_until_killed(path: Path, pipe: int, seed: int) -> None:
                     stream, span, [SpokenWord("turn", turn, turn + 0.5), SpokenWord(str(turn), turn + 0.5, turn + 1)]
                 )
             os.write(pipe, TURN.pack(turn))
-            if turn % 8 == 0:
+            if turn % 8 == 1:
                 enforce(store, LIMITS, stream)
 
 
