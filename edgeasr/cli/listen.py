@@ -15,6 +15,7 @@ from edgeasr.cli.options import (
     DecoderName,
     Json,
     Model,
+    RecallSlots,
     Remember,
     Srt,
     Store,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from edgeasr.audio import AudioBlock, Source
     from edgeasr.features import FeatureBlock
+    from edgeasr.firmware_bridge.source import BridgeSource
     from edgeasr.recognizer import Recognizer
     from edgeasr.transcript import Event, TranscriptWriter
 
@@ -69,6 +71,7 @@ def listen(
     store: Store = None,
     store_mb: StoreMb = 256,
     store_days: StoreDays = None,
+    recall: RecallSlots = 0,
 ) -> None:
     """Print what is being said.
 
@@ -86,13 +89,21 @@ def listen(
         _open_source(source, device, stop, real_time=real_time) as audio,
         ExitStack() as opened,
     ):
+        bridge = cast("BridgeSource", audio) if is_bridge_url(source) else None
         loaded = load_model(model, threads=threads)
-        memory = opened.enter_context(remembering(loaded, path, wanted=remember, max_mb=store_mb, max_days=store_days))
-        recognizer = Recognizer(loaded, decoder=decoder, on_admission=memory.admitted if memory else None)
+        memory = opened.enter_context(
+            remembering(loaded, path, wanted=remember, max_mb=store_mb, max_days=store_days, recall=recall)
+        )
+        recognizer = Recognizer(
+            loaded,
+            decoder=decoder,
+            on_admission=memory.admitted if memory else None,
+            recall=memory.recall if memory else None,
+        )
         if status.enabled:
             print(f"Listening to {audio.name}, Ctrl-C to end", file=sys.stderr)
         try:
-            events = _events(recognizer, audio, stop)
+            events = _events(recognizer, audio, bridge, stop)
             if memory:
                 memory.begin_stream(audio.name)
                 events = memory.heard(events)
@@ -102,7 +113,7 @@ def listen(
             if not stop.requested:
                 raise
         finally:
-            _report_losses(audio)
+            _report_losses(bridge)
 
 
 def _check_use(source: str, device: str | None, *, real_time: bool) -> None:
@@ -121,19 +132,20 @@ def _store_path(remembered: Path | None, store: Path | None, *, remember: bool) 
     return remembered or store
 
 
-def _events(recognizer: Recognizer, audio: Source[AudioBlock | FeatureBlock], stop: StopSignals) -> Iterator[Event]:
+def _events(
+    recognizer: Recognizer,
+    audio: Source[AudioBlock | FeatureBlock],
+    bridge: BridgeSource | None,
+    stop: StopSignals,
+) -> Iterator[Event]:
     """What is heard until the source ends or a signal comes; a device with a display gets it too."""
-    from edgeasr.firmware_bridge.source import BridgeSource
-
-    if isinstance(audio, BridgeSource):
-        return audio.shown(recognizer.stream(audio))
+    if bridge is not None:
+        return bridge.shown(recognizer.stream(bridge))
     return recognizer.stream(audio, lambda _: audio.close() if stop.requested else None)
 
 
-def _report_losses(audio: Source[AudioBlock | FeatureBlock]) -> None:
-    from edgeasr.firmware_bridge.source import BridgeSource
-
-    if isinstance(audio, BridgeSource) and (report := audio.report()) is not None:
+def _report_losses(bridge: BridgeSource | None) -> None:
+    if bridge is not None and (report := bridge.report()) is not None:
         print_note(report)
 
 

@@ -16,6 +16,7 @@ import typer
 
 from edgeasr.cli.columns import columns
 from edgeasr.cli.extras import needs_extra
+from edgeasr.cli.memory_plot import plot
 from edgeasr.cli.options import Model, Store, Threads
 from edgeasr.cli.terminal import StatusLine, print_note, write_out
 
@@ -29,6 +30,7 @@ memory = typer.Typer(
     rich_markup_mode=None,
     help="What `listen --remember` and `transcribe --remember` stored: search it, list it, forget it.",
 )
+memory.command()(plot)
 
 Limit = Annotated[int, typer.Option(min=1, metavar="N", help="At most N of them.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

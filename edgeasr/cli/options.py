@@ -43,6 +43,17 @@ StoreDays = Annotated[
     typer.Option(min=0.001, metavar="DAYS", help="With --remember: what was last heard earlier is forgotten."),
 ]
 
+RecallSlots = Annotated[
+    int,
+    typer.Option(
+        "--recall",
+        min=0,
+        max=64,
+        metavar="N",
+        help="With --remember: after every summary the encoder reads the N stored vectors most like it, too.",
+    ),
+]
+
 Format = Literal["text", "json", "srt", "vtt"]
 
 

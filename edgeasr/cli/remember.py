@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.terminal import print_note
 
@@ -19,12 +21,15 @@ _OWNER_ONLY = 0o700
 
 @contextmanager
 def remembering(
-    model: AcousticModel, path: Path | None, *, wanted: bool, max_mb: int, max_days: float | None
+    model: AcousticModel, path: Path | None, *, wanted: bool, max_mb: int, max_days: float | None, recall: int = 0
 ) -> Iterator[StoreWriter | None]:
     """What writes to the store; None where it is not wanted.
 
+    recall: how many vectors are recalled from it after every summary
     path: None for the user's store, whose folder is made; another's must be there, it may be on a disk not plugged in
     """
+    if recall and not wanted:
+        raise typer.BadParameter("--recall is for --remember")
     if not wanted:
         yield None
         return
@@ -39,5 +44,6 @@ def remembering(
         # The writer says what is wrong with it.
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=_OWNER_ONLY)
-    with StoreWriter(path, key_of(model), print_note, limits=Limits(max_mb << 20, max_days)) as writer:
+    limits = Limits(max_mb << 20, max_days)
+    with StoreWriter(path, key_of(model), print_note, limits=limits, recall_slots=recall) as writer:
         yield writer

@@ -19,6 +19,7 @@ from edgeasr.cli.options import (
     Format,
     Json,
     Model,
+    RecallSlots,
     Remember,
     Srt,
     Store,
@@ -65,6 +66,7 @@ def transcribe(
     store: Store = None,
     store_mb: StoreMb = 256,
     store_days: StoreDays = None,
+    recall: RecallSlots = 0,
 ) -> None:
     """Print the words of recordings, a line for each segment.
 
@@ -81,8 +83,13 @@ def transcribe(
 
     loaded = load_model(model, threads=threads)
     exit_code = 0
-    with remembering(loaded, store, wanted=remember, max_mb=store_mb, max_days=store_days) as memory:
-        recognizer = Recognizer(loaded, decoder=decoder, on_admission=memory.admitted if memory else None)
+    with remembering(loaded, store, wanted=remember, max_mb=store_mb, max_days=store_days, recall=recall) as memory:
+        recognizer = Recognizer(
+            loaded,
+            decoder=decoder,
+            on_admission=memory.admitted if memory else None,
+            recall=memory.recall if memory else None,
+        )
         for file in files:
             try:
                 _transcribe(recognizer, file, output, memory)

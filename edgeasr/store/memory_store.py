@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeasr.errors import StoreError
 from edgeasr.store.projection import FIT_AT, Projection, packed, scale_of
@@ -90,6 +91,9 @@ class MemoryStore(StoreFile):
             )
             new = self._connection.last_insert_rowid()
             index.put(new, cell, point)
+            if summary.content is not None:
+                shape = json.dumps(summary.content.shape)
+                self.run("INSERT INTO contents VALUES (?, ?, ?)", new, shape, summary.content.tobytes())
         self._fit_when_due(stream)
         return new
 
@@ -259,6 +263,12 @@ class MemoryStore(StoreFile):
         """Vectors that `nearest` reads."""
         placed = self._placed(vector, model, level)
         return placed[0].num_read(placed[2]) if placed else 0
+
+    def contents(self, ids: Sequence[int]) -> dict[int, NDArray[np.float16]]:
+        """Keys and values of those vectors that were stored with them."""
+        listed = json.dumps(list(ids))
+        rows = self.rows(f"SELECT vector, shape, content FROM contents WHERE vector IN ({_LISTED})", listed)
+        return {row[0]: np.frombuffer(row[2], np.float16).reshape(json.loads(row[1])) for row in rows}
 
     def _placed(self, vector: Floats, model: ModelKey, level: int) -> tuple[CellIndex, Projection, Floats] | None:
         """The cells to search, and the query as a point; None where there is nothing of the model."""

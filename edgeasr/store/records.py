@@ -71,6 +71,7 @@ class Summary:
     level, number: as in `edgeasr.memory.SummaryContext`
     vector:        (C,) float32
     speech:        share of the span in which something was heard
+    content:       (2, R, H, D) keys and values, kept where the vector may be recalled
     """
 
     level: int
@@ -79,6 +80,7 @@ class Summary:
     vector: Floats = field(repr=False, compare=False)
     speech: float = 1.0
     pinned: bool = False
+    content: NDArray[np.float16] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

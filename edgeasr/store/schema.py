@@ -56,6 +56,11 @@ CREATE TABLE vectors (
     cell INTEGER NOT NULL REFERENCES cells,
     vector BLOB NOT NULL
 );
+CREATE TABLE contents (
+    vector INTEGER PRIMARY KEY REFERENCES vectors ON DELETE CASCADE,
+    shape TEXT NOT NULL,
+    content BLOB NOT NULL
+);
 CREATE INDEX vectors_by_number ON vectors (stream, level, number);
 CREATE INDEX vectors_by_last_seen ON vectors (pinned, last_seen);
 CREATE INDEX pinned_vectors ON vectors (stream, start_s) WHERE pinned;

@@ -16,8 +16,9 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from edgeasr.errors import StoreError
-from edgeasr.memory import Admission, Decision
+from edgeasr.memory import Admission, Decision, Recall
 from edgeasr.store.memory_store import MemoryStore
+from edgeasr.store.recall import StoreRecall
 from edgeasr.store.records import ModelKey, Span, SpokenWord, Summary
 from edgeasr.store.retention import Limits, enforce
 from edgeasr.transcript import Event, Final
@@ -41,13 +42,21 @@ class StoreWriter:
 
     model: whose vectors they are, see `key_of`
     warn:  told, from another thread, of a fault and of its end, once each
+    recall_slots: above 0, vectors are stored with what it takes to recall them, and `recall` reads them
     """
 
     def __init__(
-        self, path: str | Path, model: ModelKey, warn: Callable[[str], None], *, limits: Limits | None = None
+        self,
+        path: str | Path,
+        model: ModelKey,
+        warn: Callable[[str], None],
+        *,
+        limits: Limits | None = None,
+        recall_slots: int = 0,
     ) -> None:
         self._path, self._model, self._warn = Path(path), model, warn
-        self._limits = limits or Limits()
+        self._limits, self._recall_slots = limits or Limits(), recall_slots
+        self._recall = StoreRecall(self._path, model, warn) if recall_slots else None
         self._waiting: deque[_Item] = deque()
         self._changed = threading.Condition()
         self._lost, self._urgent, self._closing = 0, False, False
@@ -65,10 +74,17 @@ class StoreWriter:
             self._closing = True
             self._changed.notify()
         self._thread.join(CLOSE_S)
+        if self._recall is not None:
+            self._recall.close()
         with self._changed:
             lost = self._lost + sum(not isinstance(item, _NewStream) for item in self._waiting)
         if lost:
             self._warn(f"the store {self._path} did not take {lost} vectors and segments: they are lost")
+
+    @property
+    def recall(self) -> Recall | None:
+        """For `Recognizer(recall=...)`."""
+        return self._recall.as_recall(self._recall_slots) if self._recall else None
 
     def begin_stream(self, name: str) -> None:
         """What comes from here on belongs to a new stream."""
@@ -165,11 +181,11 @@ class StoreWriter:
                 # A stream may have been forgotten while it is heard.
                 if not stream or not self._store.has_stream(stream):
                     stream = self._store.begin_stream(name, self._model)
-                _write_item(self._store, stream, item)
+                _write_item(self._store, stream, item, with_content=self._recall is not None)
         self._name, self._stream = name, stream
 
 
-def _write_item(store: MemoryStore, stream: int, item: Admission | Final) -> None:
+def _write_item(store: MemoryStore, stream: int, item: Admission | Final, *, with_content: bool) -> None:
     if isinstance(item, Final):
         words = tuple(SpokenWord(word.word, word.start, word.end) for word in item.words)
         store.add_segment(stream, Span(item.start, item.end, item.text), words)
@@ -178,7 +194,8 @@ def _write_item(store: MemoryStore, stream: int, item: Admission | Final) -> Non
     if not np.isfinite(item.vector).all():
         return
     span, pinned = Span(context.start_s, context.end_s), item.decision is Decision.PIN
-    summary = Summary(context.level, context.number, span, item.vector, context.speech, pinned)
+    content = item.content if with_content else None
+    summary = Summary(context.level, context.number, span, item.vector, context.speech, pinned, content)
     if item.decision is Decision.MERGE and item.into is not None:
         store.merge(stream, item.into, summary)
     else:
