@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,94 +11,138 @@ from numpy.typing import NDArray
 from edgeasr.errors import BundleError
 
 ROOT = 0
+MAX_PHONES = 64  # a set of them is a bit each of an integer
+
 Ints = NDArray[np.int64]
 
 
+@dataclass(frozen=True, eq=False)
 class Lexicon:
-    """A tree with a node for every beginning of a pronunciation, the empty one at the root.
+    """A tree with a node for every beginning of a pronunciation, the empty one at the root; built by `of`.
 
-    words:          (N,) number of the word of each pronunciation; a word may have several, words may share one
-    pronunciations: (N, longest) phone ids, 0 after the end
-    num_phones:     the blank among them
-    errors:         BundleError where there is none, an empty one or an impossible phone
+    Nodes are numbered by depth, and children of a node one after the other, by phone.
 
-    label: (nodes,) the phone that leads to a node; the blank for the root
-    depth: (nodes,) phones from the root
+    num_phones:  () the blank among them
+    phones_next: (nodes,) a bit for every phone that leads on
+    first_child: (nodes,)
+    depth:       (nodes,) phones from the root
+    first_word:  (nodes + 1,) index into `words` of the first that ends at a node
+    words:       numbers of the words, by the node at which they end
+    best:        (nodes,) the highest value of the words that go through a node
+    likeliest:   (nodes,) that word
     """
 
-    def __init__(self, words: Ints, pronunciations: NDArray[np.uint8], num_phones: int) -> None:
-        if not len(words) or not pronunciations[:, 0].all() or pronunciations.max() >= num_phones:
+    num_phones: Ints
+    phones_next: NDArray[np.uint64]
+    first_child: NDArray[np.int32]
+    depth: NDArray[np.uint8]
+    first_word: NDArray[np.int32]
+    words: NDArray[np.uint16]
+    best: NDArray[np.float32]
+    likeliest: NDArray[np.uint16]
+
+    @classmethod
+    def of(
+        cls, words: NDArray[Any], pronunciations: NDArray[np.uint8], num_phones: int, values: NDArray[np.float32]
+    ) -> Lexicon:
+        """The tree of pronunciations.
+
+        words:          (N,) number of the word of each pronunciation; a word may have several, words may share one
+        pronunciations: (N, longest) phone ids, 0 after the end
+        values:         one a word, the higher the likelier
+        errors:         BundleError where there is no pronunciation, an empty one or an impossible phone
+        """
+        possible = num_phones <= MAX_PHONES and len(words) and pronunciations.max() < num_phones
+        if not possible or not pronunciations[:, 0].all():
             raise BundleError(
                 f"got {len(words)} pronunciations, wanted one or more, none empty, of phones below {num_phones}: "
                 "build the language model again"
             )
-        order = np.lexsort(pronunciations.T[::-1])
-        spelt = pronunciations[order]
-        nodes = _numbered(spelt)
-        num_nodes = int(nodes.max()) + 1
-        present = spelt > 0
-        self.num_phones = num_phones
-        self.label = np.zeros(num_nodes, np.int32)
-        self.label[nodes[present]] = spelt[present]
-        self.depth = np.zeros(num_nodes, np.int32)
-        self.parent = np.zeros(num_nodes, np.int32)
-        above = np.zeros(len(spelt), np.int64)
-        for position in range(spelt.shape[1]):
-            here = present[:, position]
-            self.depth[nodes[here, position]] = position + 1
-            self.parent[nodes[here, position]] = above[here]
-            above = np.where(here, nodes[:, position], above)
-        by_node = np.argsort(above, kind="stable")
-        self._words = words[order][by_node]
-        self._ends_at = above[by_node]
-        self._first_word = np.searchsorted(self._ends_at, np.arange(num_nodes + 1)).astype(np.int32)
-        # Searched rather than looked up: a table of nodes by phones is many times as large.
-        edges = self.parent[1:].astype(np.int64) * num_phones + self.label[1:]
-        by_edge = np.argsort(edges)
-        self._edges = edges[by_edge]
-        self._child = (by_edge + 1).astype(np.int32)
+        # As texts, which end at a 0, they are sorted in one go.
+        order = np.ascontiguousarray(pronunciations).view(f"S{pronunciations.shape[1]}").ravel().argsort(kind="stable")
+        label, parent, depth, ends_at = _nodes(pronunciations[order])
+        by_node = ends_at.argsort(kind="stable")
+        words, ends_at = words[order][by_node], ends_at[by_node]
+        best, likeliest = _best_below(words, ends_at, parent, depth, values)
+        phones_next, first_child = _children(label, parent)
+        return cls(
+            num_phones=np.array(num_phones, np.int64),
+            phones_next=phones_next,
+            first_child=first_child,
+            depth=depth,
+            first_word=np.searchsorted(ends_at, np.arange(len(label) + 1)).astype(np.int32),
+            words=words.astype(np.uint16),
+            best=best,
+            likeliest=likeliest,
+        )
 
     def __len__(self) -> int:
-        return len(self.label)
+        return len(self.depth)
 
-    def children(self, nodes: NDArray[Any], phones: NDArray[Any]) -> NDArray[np.int32]:
-        """The nodes after a phone, ROOT where there is none. nodes, phones: of shapes that go together"""
-        wanted = nodes * self.num_phones + phones
-        at = np.minimum(self._edges.searchsorted(wanted), len(self._edges) - 1)
-        children: NDArray[np.int32] = np.where(self._edges[at] == wanted, self._child[at], ROOT)
-        return children
+    def children(self, nodes: Ints, phones: Ints) -> tuple[Ints, Ints, Ints]:
+        """What follows nodes. phones: (P,); returns: (K,) index into `nodes`, index into `phones`, child"""
+        bits = np.uint64(1) << phones.astype(np.uint64)
+        phones_next = self.phones_next.take(nodes)
+        which, phone = ((phones_next[:, None] & bits) != 0).nonzero()
+        earlier = phones_next.take(which) & (bits - np.uint64(1)).take(phone)
+        return which, phone, self.first_child.take(nodes).take(which) + np.bitwise_count(earlier).astype(np.int64)
 
-    def words_of(self, nodes: Ints) -> tuple[Ints, Ints]:
+    def words_of(self, nodes: Ints) -> tuple[Ints, NDArray[Any]]:
         """The words that end at nodes: for each the index into `nodes`, and the word."""
-        first = self._first_word[nodes]
-        counts = self._first_word[nodes + 1] - first
-        which = np.repeat(np.arange(len(nodes)), counts)
-        within = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return which, self._words[first[which] + within]
-
-    def best_below(self, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """For every node the highest value of the words that go through it, and that word. values: one a word"""
-        best = np.full(len(self), -np.inf, np.float32)
-        word = np.zeros(len(self), np.int32)
-        rising = np.argsort(values[self._words], kind="stable")
-        # Of several values for one place the last stays, which is the highest.
-        best[self._ends_at[rising]] = values[self._words[rising]]
-        word[self._ends_at[rising]] = self._words[rising]
-        for depth in range(int(self.depth.max()), 0, -1):
-            nodes = np.flatnonzero(self.depth == depth)
-            nodes = nodes[np.argsort(best[nodes], kind="stable")]
-            parents = self.parent[nodes]
-            higher = best[nodes] > best[parents]
-            best[parents[higher]] = best[nodes[higher]]
-            word[parents[higher]] = word[nodes[higher]]
-        return best, word
+        first = self.first_word.take(nodes)
+        counts = self.first_word.take(nodes + 1) - first
+        which = np.arange(len(nodes)).repeat(counts)
+        # The words of a node lie one after the other: count on from its first.
+        skipped = first - counts.cumsum() + counts
+        return which, self.words.take(skipped.take(which) + np.arange(len(which)))
 
 
-def _numbered(spelt: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """The node at every position of sorted pronunciations: a new one wherever a beginning is new."""
-    new = np.ones(spelt.shape, np.bool_)
-    new[1:] = np.logical_or.accumulate(spelt[1:] != spelt[:-1], axis=1)
-    new &= spelt > 0
-    numbers = np.cumsum(new.ravel(), dtype=np.int32).reshape(spelt.shape) * new
-    nodes: NDArray[np.int32] = np.maximum.accumulate(numbers, axis=0)
-    return nodes
+def _nodes(spelt: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.uint8], Ints]:
+    """The tree of sorted pronunciations: label, parent and depth of every node, and the node of every pronunciation."""
+    labels, parents = [np.zeros(1, np.uint8)], [np.zeros(1, np.int32)]
+    node = np.zeros(len(spelt), np.int64)
+    new = np.zeros(len(spelt), np.bool_)
+    new[0] = True
+    count = 1
+    for phones in spelt.T:
+        new[1:] |= phones[1:] != phones[:-1]
+        here = phones > 0
+        begins = new & here
+        labels.append(phones[begins])
+        parents.append(node[begins].astype(np.int32))
+        node = np.where(here, count - 1 + begins.cumsum(), node)
+        count += len(labels[-1])
+    depth = np.repeat(np.arange(len(labels), dtype=np.uint8), [len(label) for label in labels])
+    return np.concatenate(labels), np.concatenate(parents), depth, node
+
+
+def _children(label: NDArray[np.uint8], parent: NDArray[np.int32]) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    """The phones that lead on from every node, and its first child; the root, where nothing leads on."""
+    phones_next, first_child = np.zeros(len(label), np.uint64), np.zeros(len(label), np.int32)
+    parents, first = np.unique(parent[1:], return_index=True)
+    bits = np.uint64(1) << label[1:].astype(np.uint64)
+    phones_next[parents] = np.bitwise_or.reduceat(bits, first)
+    first_child[parents] = first + 1
+    return phones_next, first_child
+
+
+def _best_below(
+    words: Ints,
+    ends_at: Ints,
+    parent: NDArray[np.int32],
+    depth: NDArray[np.uint8],
+    values: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """For every node the highest value of the words that go through it, and that word; of equals the first."""
+    ranked = np.lexsort((np.arange(len(values)), -values))
+    rank = np.empty(len(values), np.int64)
+    rank[ranked] = np.arange(len(values))
+    best = np.full(len(parent), len(values), np.int64)
+    np.minimum.at(best, ends_at, rank[words])
+    last = len(parent)
+    while last > 1:
+        first = int(np.searchsorted(depth, depth[last - 1]))
+        np.minimum.at(best, parent[first:last], best[first:last])
+        last = first
+    likeliest = ranked[best]
+    return values[likeliest], likeliest.astype(np.uint16)

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from edgeasr.decoder import SegmentClock, Word, best_tokens
 from edgeasr.lexicon import ROOT
-from edgeasr.lexicon_search import FIRST, NO_RECORD, NODE, RECORD, SOUNDS, PrefixSearch, WordGraph
+from edgeasr.lexicon_search import FIRST, NO_RECORD, NODE, RECORD, SOUNDS, PrefixSearch, WordGraph, heard_frames
 
-# What a prefix that ends within a word must be ahead by, in nats, to be preferred to one that ends with a word.
-_UNFINISHED_PENALTY = 8.0
+# What a prefix that ends within a word must be likelier by to be preferred to one that ends with a word.
+_UNFINISHED_PENALTY = math.exp(-8.0)
 # A path gets so long before its alternatives at the far end are given up, in words.
 _MAX_OPEN_WORDS = 60
 _MAX_RECORDS = 4000
@@ -63,8 +63,8 @@ class LexiconDecoder(SegmentClock):
         log_probs: (T, P) of phones, any T, 0 included
         errors:    BundleError for another P, NaN or what cannot be log-probabilities; no frame is taken then
         """
-        ids, _ = best_tokens(log_probs, self._graph.lexicon.num_phones, self.end_s, self.frame_s)
-        for frame_log_probs, token_id in zip(log_probs, ids, strict=True):
+        ids, _ = best_tokens(log_probs, int(self._graph.lexicon.num_phones), self.end_s, self.frame_s)
+        for one, token_id in zip(heard_frames(log_probs, self._graph.config), ids, strict=True):
             frame = self._next_frame
             self._next_frame += 1
             self._last_id = token_id
@@ -73,7 +73,7 @@ class LexiconDecoder(SegmentClock):
             if token_id == self._held_id != _BLANK_ID:
                 continue
             self._held_id = _BLANK_ID
-            self._search.accept(frame_log_probs, frame)
+            self._search.accept(one, frame)
         if ids:
             self._hypothesis = None
             self._settle()
@@ -93,6 +93,11 @@ class LexiconDecoder(SegmentClock):
             self._hypothesis = words if self._trusted else ()
         return self._hypothesis
 
+    def use(self, graph: WordGraph) -> None:
+        """Decode from the next frame on with another beam. graph: that of before with another one, see `with_beam`"""
+        self._graph = graph
+        self._search.use(graph)
+
     def reset(self, start_frame: int | None = None) -> None:
         """As in `Decoder`. A phone held across the end of a segment belongs to the old one; after a jump it
         counts anew.
@@ -101,7 +106,7 @@ class LexiconDecoder(SegmentClock):
         if start_frame is not None and start_frame != self._next_frame:
             self._next_frame = self._sound_end_frame = start_frame
             self._last_id = self._held_id = _BLANK_ID
-        self._search.begin(self._graph.model.start)
+        self._search.begin(self._graph.start)
         self._begin_segment(self._next_frame)
 
     def cut(self) -> tuple[Word, ...]:
@@ -141,8 +146,9 @@ class LexiconDecoder(SegmentClock):
 
     def _best(self) -> int:
         """The prefix to show: the likeliest, those that end with a word preferred."""
-        unfinished = self._search.whole[NODE] != ROOT
-        return int((self._search.scores - _UNFINISHED_PENALTY * unfinished).argmax())
+        scores = self._search.scores
+        scores[self._search.whole[NODE] != ROOT] *= _UNFINISHED_PENALTY
+        return int(scores.argmax())
 
     def _record(self, prefix: int) -> int:
         return int(self._search.whole[RECORD, prefix])
@@ -157,11 +163,11 @@ class LexiconDecoder(SegmentClock):
 
     def _last_word(self, prefix: int) -> tuple[Word, ...]:
         """The likeliest word that a prefix has begun, if it has."""
-        node, _, _, first, last, _ = self._search.whole[:, prefix].tolist()
+        node, *_, first, last = self._search.whole[:, prefix].tolist()
         if node == ROOT:
             return ()
         log_conf = float(self._search.parts[SOUNDS, prefix]) / int(self._graph.lexicon.depth[node])
-        word = self._graph.model.words[self._graph.likeliest[node]]
+        word = self._graph.model.words[self._graph.lexicon.likeliest[node]]
         return (self._timed(word, first, last, log_conf),)
 
     def _timed(self, word: str, first: int, last: int, log_conf: float) -> Word:

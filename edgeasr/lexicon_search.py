@@ -9,8 +9,10 @@ goes on as a prefix of its own, beside longer words.
 
 from __future__ import annotations
 
+import copy
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,9 +23,10 @@ from edgeasr.language_model import LanguageModel
 from edgeasr.lexicon import ROOT, Lexicon
 from edgeasr.phones import PHONES
 
-# A phone less likely than this is as good as impossible; it keeps sums of impossible things finite.
+# A phone less likely than this is as good as impossible; so a prefix that waits never becomes impossible.
 _LEAST_LOG_PROB = -30.0
-_IMPOSSIBLE = -1e30
+# Of what is added in every frame or for every word, in nats: the search multiplies probabilities.
+_LARGEST_SCORE = 100.0
 NO_RECORD = -1
 
 Ints = NDArray[np.int64]
@@ -55,28 +58,49 @@ class SearchConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            least = -math.inf if field.name in ("word_score", "blank_penalty") else 0.0
-            if not math.isfinite(value) or value < least or (field.name == "max_prefixes" and value < 1):
+            if field.name in ("word_score", "blank_penalty"):
+                if not -_LARGEST_SCORE <= value <= _LARGEST_SCORE:
+                    raise ConfigError(
+                        f"got {field.name} {value} for the decoder, wanted a number up to {_LARGEST_SCORE:g} or its "
+                        "negative"
+                    )
+            elif not math.isfinite(value) or value < 0 or (field.name == "max_prefixes" and value < 1):
                 raise ConfigError(f"got {field.name} {value} for the decoder, wanted a finite number above 0")
 
 
 class WordGraph:
     """What streams share: the lexicon's tree, the language model, and both's scores under one configuration.
 
-    ahead: (nodes,) the weighted log-probability of the likeliest word below, and its word score
-    likeliest: (nodes,) that word
+    lexicon: of the model's pronunciations, None to build it
+    ahead:   (nodes,) the weighted log-probability of the likeliest word below, and its word score
+    start:   the language model's state at a sentence's beginning
+    num_places: where a prefix can be: its node, or `place_after` a word's last phone
     """
 
-    def __init__(self, model: LanguageModel, config: SearchConfig) -> None:
+    def __init__(self, model: LanguageModel, config: SearchConfig, lexicon: Lexicon | None = None) -> None:
         self.model, self.config = model, config
-        self.lexicon = Lexicon(model.pronunciations.words, model.pronunciations.phones, len(PHONES))
-        scores = (config.lm_weight * model.unigrams + config.word_score).astype(np.float32)
-        ahead, self.likeliest = self.lexicon.best_below(scores)
-        self.ahead = ahead.astype(np.float64)
+        self.lexicon = lexicon or lexicon_of(model)
+        self.start = model.start
+        self.ahead: NDArray[np.float32] = self.lexicon.best * np.float32(config.lm_weight)
+        self.ahead += np.float32(config.word_score)
         self.ahead[ROOT] = 0.0
-        # As a child, the root stands for a phone that cannot follow.
-        self.ahead_of_child = self.ahead.copy()
-        self.ahead_of_child[ROOT] = _IMPOSSIBLE
+        self.num_places = len(self.lexicon) + int(self.lexicon.num_phones)
+
+    def with_beam(self, beam: float, max_prefixes: int) -> WordGraph:
+        """The same tables for a search that keeps more prefixes or fewer; both as in `SearchConfig`."""
+        other = copy.copy(self)
+        other.config = replace(self.config, beam=beam, max_prefixes=max_prefixes)
+        return other
+
+    def place_after(self, phones: Ints) -> Ints:
+        """Where prefixes are whose word is complete: at the root, told apart by the phone that a blank must follow."""
+        return phones + len(self.lexicon)
+
+
+def lexicon_of(model: LanguageModel) -> Lexicon:
+    """The tree of a model's pronunciations. Errors: BundleError where there is none"""
+    said = model.pronunciations
+    return Lexicon.of(said.words, said.phones, len(PHONES), model.unigrams)
 
 
 class WordRecord(NamedTuple):
@@ -94,24 +118,49 @@ class WordRecord(NamedTuple):
 
 
 # Rows of what is known of a prefix.
-NODE, STATE, RECORD, FIRST, LAST, LABEL = range(6)
+NODE, STATE, LABEL, KEY, RECORD, FIRST, LAST = range(7)
 BLANK, TOKEN, SOUNDS, SOUND = range(4)
+
+
+class Heard(NamedTuple):
+    """A frame.
+
+    log_probs: (P,) none below the least
+    weighed:   (P,) the same with the blank's penalty
+    probs:     (P,) its exponentials
+    phones:    (K,) those to try
+    """
+
+    log_probs: Doubles
+    weighed: Doubles
+    probs: Doubles
+    phones: Ints
+
+
+def heard_frames(log_probs: NDArray[np.floating[Any]], config: SearchConfig) -> list[Heard]:
+    """Frames made ready for the search, all at once. log_probs: (T, P)"""
+    raised = np.maximum(log_probs.astype(np.float64), _LEAST_LOG_PROB)
+    weighed = raised.copy()
+    weighed[:, 0] -= config.blank_penalty
+    tried = weighed > weighed.max(axis=1, keepdims=True) - config.token_beam
+    tried[:, 0] = False
+    rows = zip(raised, weighed, np.exp(weighed), tried, strict=True)
+    return [Heard(one, lighter, probs, likely.nonzero()[0]) for one, lighter, probs, likely in rows]
 
 
 class _Candidates(NamedTuple):
     """Prefixes after a frame: first those that stayed, then those longer by a phone, then words that it completed.
 
-    source:             which prefix each comes from
-    node, state, label: where it is now, and its last phone
-    blank, token:       its log-probabilities
-    words:              of the third kind, each one's word
-    bounds:             where the second and the third kind begin
+    source: which prefix each comes from
+    now:    (4, M) node, state, last phone and key of each
+    blank:  probabilities of paths that end in a blank; only the first kind has such
+    token:  those of the other paths
+    words:  of the third kind, each one's word
+    bounds: where the second and the third kind begin
     """
 
     source: Ints
-    node: Ints
-    state: Ints
-    label: Ints
+    now: Ints
     blank: Doubles
     token: Doubles
     words: Ints
@@ -121,123 +170,147 @@ class _Candidates(NamedTuple):
 class PrefixSearch:
     """The prefixes of one stream.
 
-    whole:   (6, N) int64: node of the lexicon, state of the language model, last record, first and last frame of the
-             word that has begun (or ended), last phone
-    parts:   (4, N) float64: log-probabilities of paths that end in a blank, and that do not; the sum over the
-             word's phones of the highest log-probability of each, and that of the last phone
+    whole:   (7, N) int64: node of the lexicon, state of the language model, last phone, all three as one number,
+             last record, first and last frame of the word that has begun (or ended)
+    parts:   (4, N) float64: probabilities of paths that end in a blank, and that do not, up to a factor; the sum over
+             the word's phones of the highest log-probability of each, and that of the last phone
     records: words by number, earlier ones first
     """
 
     def __init__(self, graph: WordGraph) -> None:
+        self.use(graph)
+        self.begin(graph.start)
+
+    def use(self, graph: WordGraph) -> None:
+        """Search from the next frame on with another beam. graph: the same tables"""
         self.graph = graph
-        self.begin(graph.model.start)
+        self._least = math.exp(-graph.config.beam)
 
     def begin(self, state: int) -> None:
         """Forget all prefixes and begin with an empty one."""
         self.records: list[WordRecord] = []
-        self.whole: Ints = np.array([[ROOT], [state], [NO_RECORD], [0], [0], [0]], np.int64)
-        self.parts: Doubles = np.array([[0.0], [_IMPOSSIBLE], [0.0], [0.0]])
+        key = state * self.graph.num_places + self.graph.place_after(np.zeros(1, np.int64))
+        self.whole: Ints = np.array([[ROOT], [state], [0], key, [NO_RECORD], [0], [0]], np.int64)
+        self.parts: Doubles = np.array([[1.0], [0.0], [0.0], [0.0]])
 
     @property
     def scores(self) -> Doubles:
-        """(N,) log-probability of each prefix, up to a constant."""
-        scores: Doubles = np.logaddexp(self.parts[BLANK], self.parts[TOKEN])
+        """(N,) probability of each prefix, up to a factor."""
+        scores: Doubles = self.parts[BLANK] + self.parts[TOKEN]
         return scores
 
-    def accept(self, log_probs: NDArray[np.floating[Any]], frame: int) -> None:
-        """Take one frame. log_probs: (P,)"""
-        lp = np.maximum(log_probs.astype(np.float64), _LEAST_LOG_PROB)
-        heard = lp.copy()
-        lp[0] -= self.graph.config.blank_penalty
-        candidates = self._candidates(lp)
-        self._advance(candidates, *self._selected(candidates), heard, frame)
+    def accept(self, heard: Heard, frame: int) -> None:
+        """Take one frame."""
+        if len(heard.phones):
+            candidates = self._candidates(heard)
+            self._advance(candidates, *self._selected(candidates), heard.log_probs, frame)
+        else:
+            self._wait(heard, frame)
 
-    def _candidates(self, lp: Doubles) -> _Candidates:
+    def _wait(self, heard: Heard, frame: int) -> None:
+        """A frame in which no prefix gets longer."""
+        parts = self.parts
+        blank = (parts[BLANK] + parts[TOKEN]) * heard.probs[0]
+        token = parts[TOKEN] * heard.probs.take(self.whole[LABEL])
+        total = blank + token
+        best = total.max()
+        kept = total > best * self._least
+        np.divide((blank, token), best, out=parts[:SOUNDS])
+        if not kept.all():
+            self.keep(kept)
+        _hold(self.whole, self.parts, heard.log_probs, frame)
+
+    def _candidates(self, heard: Heard) -> _Candidates:
         """All prefixes that a frame may make of the present ones, but those far behind."""
-        graph, (node, state), (blank, token) = self.graph, self.whole[:2], self.parts[:2]
-        label = self.whole[LABEL]
-        total = np.logaddexp(blank, token)
-        stay_blank, stay_token = total + lp[0], token + lp[label]
-        phones = np.flatnonzero(lp > lp.max() - graph.config.token_beam)
-        phones = phones[phones != 0]
-        longer = np.where(label[:, None] == phones, blank[:, None], total[:, None]) + lp[phones]
-        child = graph.lexicon.children(node[:, None], phones)
-        longer += graph.ahead_of_child[child] - graph.ahead[node][:, None]
-        floor = max(stay_blank.max(), stay_token.max(), longer.max(initial=_IMPOSSIBLE)) - graph.config.beam
-        stays = np.flatnonzero(np.maximum(stay_blank, stay_token) > floor)
-        row, column = np.nonzero(longer > floor)
-        grown, reached = longer[row, column], child[row, column].astype(np.int64)
-        which, words, after, ended = self._completed(state[row], reached, grown, floor)
+        graph = self.graph
+        node, state, label, _ = now = self.whole[:RECORD]
+        blank, token = self.parts[:SOUNDS]
+        total = blank + token
+        stay_blank, stay_token = total * heard.probs[0], token * heard.probs.take(label)
+        stay = stay_blank + stay_token
+        which, column, child = graph.lexicon.children(node, heard.phones)
+        phone = heard.phones.take(column)
+        grown = np.where(label.take(which) == phone, blank.take(which), total.take(which))
+        gained = graph.ahead.take(child) - graph.ahead.take(node).take(which)
+        grown *= np.exp(heard.weighed.take(phone) + gained)
+        floor = max(stay.max(), grown.max(initial=0.0)) * self._least
+        stays, longer = (stay > floor).nonzero()[0], (grown > floor).nonzero()[0]
+        which, child, phone, grown = which.take(longer), child.take(longer), phone.take(longer), grown.take(longer)
+        states = state.take(which)
+        of, words, after, ended = self._completed(states, child, grown, floor)
+        ends = phone.take(of)
+        places = np.concatenate([child, graph.place_after(ends)])
+        states = np.concatenate([states, after])
+        keys = states * graph.num_places + places
+        nodes = np.concatenate([child, np.full(len(of), ROOT)])
+        longer_now = np.array([nodes, states, np.concatenate([phone, ends]), keys])
         return _Candidates(
-            source=np.concatenate([stays, row, row[which]]),
-            node=np.concatenate([node[stays], reached, np.full(len(which), ROOT)]),
-            state=np.concatenate([state[stays], state[row], after]),
-            label=np.concatenate([label[stays], phones[column], phones[column[which]]]),
-            blank=np.concatenate([stay_blank[stays], np.full(len(row) + len(which), _IMPOSSIBLE)]),
-            token=np.concatenate([stay_token[stays], grown, ended]),
+            source=np.concatenate([stays, which, which.take(of)]),
+            now=np.concatenate([now.take(stays, axis=1), longer_now], axis=1),
+            blank=stay_blank.take(stays),
+            token=np.concatenate([stay_token.take(stays), grown, ended]),
             words=words,
-            bounds=(len(stays), len(stays) + len(row)),
+            bounds=(len(stays), len(stays) + len(which)),
         )
 
     def _completed(self, state: Ints, node: Ints, grown: Doubles, floor: float) -> tuple[Ints, Ints, Ints, Doubles]:
-        """Words whose phones are complete: which prefix each comes from, the word, the state and log-probability."""
+        """Words whose phones are complete: which prefix each comes from, the word, the state and probability."""
         graph = self.graph
         which, words = graph.lexicon.words_of(node)
-        log_probs, after = graph.model.score(state[which], words)
-        gained = graph.config.lm_weight * log_probs + graph.config.word_score - graph.ahead[node[which]]
-        ended = grown[which] + gained
-        kept = ended > floor
-        return which[kept], words[kept], after[kept], ended[kept]
+        log_probs, after = graph.model.score(state.take(which), words)
+        gained = graph.config.lm_weight * log_probs + (graph.config.word_score - graph.ahead.take(node.take(which)))
+        ended = grown.take(which) * np.exp(gained, dtype=np.float64)
+        kept = (ended > floor).nonzero()[0]
+        return which.take(kept), words.take(kept), after.take(kept), ended.take(kept)
 
-    def _selected(self, candidates: _Candidates) -> tuple[Ints, Doubles, Doubles]:
-        """The likeliest candidates, in order, with their log-probabilities; those that are the same prefix add up."""
-        config, lexicon = self.graph.config, self.graph.lexicon
-        keys = (candidates.state * len(lexicon) + candidates.node) * lexicon.num_phones + candidates.label
-        order = np.lexsort((-np.logaddexp(candidates.blank, candidates.token), keys))
-        keys = keys[order]
+    def _selected(self, candidates: _Candidates) -> tuple[Ints, Doubles]:
+        """The likeliest candidates, in order, with their probabilities; those that are the same prefix add up."""
+        most, num_stays = self.graph.config.max_prefixes, candidates.bounds[0]
+        both = np.zeros((2, len(candidates.token)))
+        both[0, :num_stays], both[1] = candidates.blank, candidates.token
+        keys = candidates.now[KEY]
+        order = np.lexsort((-(both[0] + both[1]), keys))
+        keys = keys.take(order)
         new = np.ones(len(keys), np.bool_)
         np.not_equal(keys[1:], keys[:-1], out=new[1:])
-        first = np.flatnonzero(new)
-        blank = np.logaddexp.reduceat(candidates.blank[order], first)
-        token = np.logaddexp.reduceat(candidates.token[order], first)
-        total = np.logaddexp(blank, token)
+        first = new.nonzero()[0]
+        both = np.add.reduceat(both.take(order, axis=1), first, axis=1)
+        total = both[0] + both[1]
         best = total.max()
-        kept = np.flatnonzero(total > best - config.beam)
-        if len(kept) > config.max_prefixes:
-            kept = kept[np.argpartition(-total[kept], config.max_prefixes)[: config.max_prefixes]]
-        chosen = order[first[kept]]
-        by_kind = np.argsort(chosen)
-        kept = kept[by_kind]
-        return chosen[by_kind], blank[kept] - best, token[kept] - best
+        kept = (total > best * self._least).nonzero()[0]
+        if len(kept) > most:
+            kept = kept.take(total.take(kept).argpartition(-most)[-most:])
+        chosen = order.take(first.take(kept))
+        by_kind = chosen.argsort()
+        both = both.take(kept.take(by_kind), axis=1)
+        both /= best
+        return chosen.take(by_kind), both
 
-    def _advance(
-        self, candidates: _Candidates, chosen: Ints, blank: Doubles, token: Doubles, heard: Doubles, frame: int
-    ) -> None:
-        """Make the chosen candidates the present prefixes. heard: (P,) log-probabilities"""
-        source = candidates.source[chosen]
-        whole, parts = self.whole[:, source], self.parts[:, source]
-        parts[BLANK], parts[TOKEN] = blank, token
-        longer_from, ended_from = np.searchsorted(chosen, candidates.bounds)
+    def _advance(self, candidates: _Candidates, chosen: Ints, both: Doubles, heard: Doubles, frame: int) -> None:
+        """Make the chosen candidates the present prefixes. both: (2, N) probabilities; heard: (P,) log-probabilities"""
+        source = candidates.source.take(chosen)
+        whole, parts = self.whole.take(source, axis=1), self.parts.take(source, axis=1)
+        parts[:SOUNDS] = both
+        longer_from, ended_from = chosen.searchsorted(candidates.bounds).tolist()
         _hold(whole[:, :longer_from], parts[:, :longer_from], heard, frame)
-        depth = self.graph.lexicon.depth[whole[NODE, ended_from:]] + 1
-        begun = whole[NODE, longer_from:] == ROOT
-        whole[FIRST, longer_from:] = np.where(begun, frame, whole[FIRST, longer_from:])
+        depth = self.graph.lexicon.depth.take(whole[NODE, ended_from:]) + 1
+        goes_on = whole[NODE, longer_from:] != ROOT
+        whole[FIRST, longer_from:][~goes_on] = frame
         whole[LAST, longer_from:] = frame + 1
-        for row, values in zip((NODE, STATE, LABEL), candidates[1:4], strict=True):
-            whole[row] = values[chosen]
-        parts[SOUND, longer_from:] = heard[whole[LABEL, longer_from:]]
-        sums = np.where(begun, 0.0, parts[SOUNDS, longer_from:])
-        parts[SOUNDS, longer_from:] = sums + parts[SOUND, longer_from:]
-        words = candidates.words[chosen[ended_from:] - candidates.bounds[1]]
-        self._record(whole[:, ended_from:], parts[SOUNDS, ended_from:] / depth, words)
+        whole[:RECORD] = candidates.now.take(chosen, axis=1)
+        sounds = heard.take(whole[LABEL, longer_from:])
+        parts[SOUND, longer_from:] = sounds
+        parts[SOUNDS, longer_from:] *= goes_on
+        parts[SOUNDS, longer_from:] += sounds
+        words = candidates.words.take(chosen[ended_from:] - candidates.bounds[1])
+        self._record(whole[RECORD:, ended_from:], parts[SOUNDS, ended_from:] / depth, words)
         self.whole, self.parts = whole, parts
 
     def _record(self, whole: Ints, log_conf: Doubles, words: Ints) -> None:
-        """Remember the words that have ended."""
-        for prefix, word in enumerate(words.tolist()):
-            _, _, previous, first, last, _ = whole[:, prefix].tolist()
-            whole[RECORD, prefix] = len(self.records)
-            self.records.append(WordRecord(word, previous, first, last, float(log_conf[prefix])))
+        """Remember the words that have ended. whole: (3, N) last record, first and last frame"""
+        number = len(self.records)
+        self.records += map(WordRecord, words.tolist(), *whole.tolist(), log_conf.tolist())
+        whole[0] = range(number, len(self.records))
 
     def keep(self, wanted: NDArray[np.bool_]) -> None:
         """Drop all other prefixes. wanted: (N,)"""
@@ -258,12 +331,16 @@ class PrefixSearch:
 
     def common_record(self) -> int:
         """The last record through which all prefixes go, or NO_RECORD."""
-        ends = set(self.whole[RECORD].tolist())
+        known = set(self.whole[RECORD].tolist())
+        # The latest first: heaps have their least on top.
+        ends: list[int] = [-record for record in known]
+        heapify(ends)
         while len(ends) > 1:
-            latest = max(ends)
-            ends.discard(latest)
-            ends.add(self.records[latest].previous)
-        return int(ends.pop())
+            previous = self.records[-heappop(ends)].previous
+            if previous not in known:
+                known.add(previous)
+                heappush(ends, -previous)
+        return -ends[0]
 
     def forget(self, record: int) -> None:
         """Drop a record that all prefixes go through, all before it, and those that none goes through."""
@@ -279,8 +356,8 @@ class PrefixSearch:
 
 def _hold(whole: Ints, parts: Doubles, heard: Doubles, frame: int) -> None:
     """What stays: the last phone of an unfinished word, where it is still heard, lasts longer."""
-    held = (parts[TOKEN] > parts[BLANK]) & (whole[NODE] != ROOT)
-    whole[LAST] = np.where(held, frame + 1, whole[LAST])
-    gain = np.where(held, np.maximum(heard[whole[LABEL]] - parts[SOUND], 0.0), 0.0)
-    parts[SOUNDS] += gain
-    parts[SOUND] += gain
+    held = ((parts[TOKEN] > parts[BLANK]) & (whole[NODE] != ROOT)).nonzero()[0]
+    if len(held):
+        whole[LAST, held] = frame + 1
+        gain = np.maximum(heard.take(whole[LABEL].take(held)) - parts[SOUND].take(held), 0.0)
+        parts[SOUNDS:, held] += gain

@@ -23,11 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeasr.errors import ConfigError
+from edgeasr.ngram_tables import END, SPECIAL_WORDS, START, UNKNOWN, WORD_BITS
 from edgeasr.tokenizer import normalize_text
 
-UNKNOWN, START, END = 0, 1, 2
-SPECIAL_WORDS = ("<unk>", "<s>", "</s>")
-WORD_BITS = 16
 MAX_ORDER = 64 // WORD_BITS
 MAX_WORDS = (1 << WORD_BITS) - len(SPECIAL_WORDS)
 

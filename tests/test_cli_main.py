@@ -6,6 +6,7 @@ from runpy import run_path
 import pytest
 
 import edgeasr as package
+from edgeasr.cli.main import COMMANDS
 
 edgeasr = run_path(str(Path(__file__).with_name("scripted_model.py")))["edgeasr"]
 REPOSITORY = Path(__file__).parents[1]
@@ -21,6 +22,14 @@ def test_help_names_the_commands(flag):
     assert (code, err) == (0, "")
     listed = out.split("Commands:\n")[1].split()
     assert {"listen", "transcribe", "evaluate"} <= set(listed)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name):
+    code, out, err = edgeasr(name, "-h")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"Usage: edgeasr {name} ")
+    assert "--install-completion" not in out
 
 
 @pytest.mark.parametrize(
@@ -47,11 +56,12 @@ def test_wrong_use_is_explained(arguments, message):
         (("--version",), ("numpy", "soundfile", "soxr", "onnxruntime")),
         (("--help",), ("numpy", "soundfile", "soxr", "onnxruntime")),
         (("transcribe", "missing.wav", "--model", "missing"), ("onnxruntime", "sounddevice")),
-        (("listen", "--source", "missing.wav"), ("onnxruntime", "sounddevice")),
+        (("listen", "--source", "missing.wav"), ("onnxruntime", "sounddevice", "edgeasr.firmware_bridge.source")),
+        (("listen", "--source", "missing.wav"), ("edgeasr.cli.train", "edgeasr.cli.transcribe", "edgeasr.cli.lm")),
     ],
 )
 def test_a_command_imports_what_it_needs(arguments, heavy):
-    never = ("torch", "librosa", "rich")
+    never = ("torch", "librosa", "rich", "pydantic")
     program = (
         f"import sys, atexit; atexit.register(lambda: print([n for n in {(*heavy, *never)} if n in sys.modules]))\n"
         "from edgeasr.cli.main import main; main()"

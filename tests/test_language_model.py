@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from edgeasr.errors import BundleError, ConfigError
-from edgeasr.language_model import EMPTY, LanguageModel, packed
-from edgeasr.ngram_estimation import WORD_BITS, estimate, log_prob
+from edgeasr.language_model import EMPTY, LanguageModel
+from edgeasr.language_model_file import packed
+from edgeasr.ngram_estimation import estimate, log_prob
+from edgeasr.ngram_tables import WORD_BITS
 from edgeasr.phones import PHONE_IDS
 
 TEXT = ["a b a c", "a b", "b a b c c", "c a b a", "d a b", "a c a b d", "b b a"]
@@ -75,7 +77,10 @@ def test_a_sentence_has_an_end():
 
 def test_words_and_unigrams():
     model = LanguageModel.from_bytes(packed(ngrams(), SAID))
-    assert model.words == ("a", "b", "c", "d")
+    assert list(model.words) == ["a", "b", "c", "d"]
+    assert (model.words[-1], model.words[1:3]) == ("d", ["b", "c"])
+    with pytest.raises(IndexError, match="word 4 of 4"):
+        model.words[4]
     assert model.unigrams.tolist() == pytest.approx([scored(model, word, EMPTY)[0] for word in "abcd"])
     assert model.order == 3
 
@@ -104,7 +109,7 @@ def test_pronunciations_are_those_of_the_dictionary():
 def test_words_without_a_pronunciation_are_counted_all_the_same():
     made = ngrams()
     spoken, silent = (LanguageModel.from_bytes(packed(made, said)) for said in (SAID, {"a": (("EY",),)}))
-    assert silent.words == spoken.words
+    assert list(silent.words) == list(spoken.words)
     assert scored(silent, "a b a c", silent.start) == scored(spoken, "a b a c", spoken.start)
     assert silent.pronunciations.dictionary(silent.words) == {"a": (("EY",),)}
 
@@ -148,6 +153,10 @@ def changed(**arrays):
         changed(words2=np.full((2, 3), 255, np.uint8)),
         changed(followers3=np.zeros(3, np.uint16)),
         changed(words=np.array([object()])),
+        changed(prob2=np.zeros((2, 9), np.uint8)),
+        changed(prob2=np.zeros(9, np.int64)),
+        changed(prob_values2=np.zeros(257, np.float32)),
+        changed(backoff1=np.zeros(2, np.uint8)),
         changed(said_words=None),
         changed(said_phones=None),
         changed(said_words=np.array([0, 0, 1, 3, 4], np.uint16)),

@@ -28,16 +28,24 @@ def table(said):
     return np.array([WORDS.index(word) for word, _ in said]), phones
 
 
-def lexicon_of(said=SAID):
-    return Lexicon(*table(said), len(PHONES))
+def lexicon_of(said=SAID, values=None):
+    values = dict.fromkeys(WORDS, 0) if values is None else values
+    return Lexicon.of(*table(said), len(PHONES), np.array([values[word] for word in WORDS], np.float32))
 
 
 def node_of(lexicon, way):
     node = ROOT
     for phone in way.split():
-        node = int(lexicon.children(np.array(node), np.array(PHONE_IDS[phone])))
-        assert node != ROOT
-    return node
+        _, _, (node,) = lexicon.children(np.array([node]), np.array([PHONE_IDS[phone]]))
+    return int(node)
+
+
+def labels_of(lexicon):
+    """The phone that leads to each node."""
+    nodes, phones, children = lexicon.children(np.arange(len(lexicon)), np.arange(len(PHONES)))
+    labels = np.zeros(len(lexicon), int)
+    labels[children] = phones
+    return labels, dict(zip(children.tolist(), nodes.tolist(), strict=True))
 
 
 def words_at(lexicon, *ways):
@@ -51,7 +59,7 @@ def test_every_word_ends_where_its_phones_lead(word, way):
     assert (way, word) in words_at(lexicon, way)
     node = node_of(lexicon, way)
     assert lexicon.depth[node] == len(way.split())
-    assert PHONES[lexicon.label[node]] == way.split()[-1]
+    assert PHONES[labels_of(lexicon)[0][node]] == way.split()[-1]
 
 
 def test_words_that_sound_alike_end_at_one_node_and_a_word_at_several():
@@ -75,26 +83,33 @@ def test_beginnings_are_shared_and_are_no_words():
     ways = [tuple(way.split()) for _, way in SAID]
     assert len(lexicon) == 1 + len({way[:n] for way in ways for n in range(1, len(way) + 1)})
     assert words_at(lexicon, "T", "IH", "") == []
-    assert (lexicon.label[ROOT], lexicon.depth[ROOT]) == (0, 0)
+    assert lexicon.depth[ROOT] == 0
     assert words_at(lexicon, "T IY", "T IY Z") == [("T IY", "tea"), ("T IY Z", "tease")]
 
 
 def test_nothing_follows_the_last_phone_and_no_blank_is_in_the_tree():
     lexicon = lexicon_of()
-    assert lexicon.children(np.array(node_of(lexicon, "T IY Z")), np.arange(41)).tolist() == [ROOT] * 41
-    follow = lexicon.children(np.arange(len(lexicon))[:, None], np.arange(41))
-    assert follow.shape == (len(lexicon), 41)
-    assert not follow[:, 0].any()
-    assert sorted(follow[follow != ROOT].tolist()) == list(range(1, len(lexicon)))
-    nodes, phones = np.nonzero(follow)
-    np.testing.assert_array_equal(lexicon.parent[follow[nodes, phones]], nodes)
-    np.testing.assert_array_equal(lexicon.label[follow[nodes, phones]], phones)
+    assert [len(found) for found in lexicon.children(np.array([node_of(lexicon, "T IY Z")]), np.arange(41))] == [0] * 3
+    nodes, phones, children = lexicon.children(np.arange(len(lexicon)), np.arange(41))
+    assert phones.min() > 0
+    assert sorted(children.tolist()) == list(range(1, len(lexicon)))
+    np.testing.assert_array_equal(lexicon.depth[children], lexicon.depth[nodes] + 1)
+
+
+def test_children_are_those_of_the_phones_asked_for():
+    lexicon = lexicon_of()
+    nodes = np.array([node_of(lexicon, way) for way in ("T", "IH", "T")])
+    phones = np.array([PHONE_IDS[phone] for phone in ("IY", "T", "UW")])
+    which, phone, children = lexicon.children(nodes, phones)
+    expected = [(0, 0, "T IY"), (0, 2, "T UW"), (1, 1, "IH T"), (2, 0, "T IY"), (2, 2, "T UW")]
+    found = list(zip(which.tolist(), phone.tolist(), children.tolist(), strict=True))
+    assert found == [(i, p, node_of(lexicon, way)) for i, p, way in expected]
 
 
 def test_best_below_is_the_highest_value_of_all_that_go_on_from_a_node_and_its_word():
-    lexicon = lexicon_of()
     values = {"to": -3, "it's": -5, "too": -1, "a": -4, "tea": -2, "it": -6, "two": -7, "tease": -1.5}
-    best, word = lexicon.best_below(np.array([values[word] for word in WORDS], np.float32))
+    lexicon = lexicon_of(values=values)
+    best, word = lexicon.best, lexicon.likeliest
     ways = ("T", "T UW", "T AX", "T IY", "T IY Z", "IH", "IH T", "IH T S", "AX", "EY")
     found = [(best[node_of(lexicon, way)], WORDS[word[node_of(lexicon, way)]]) for way in ways]
     assert found == [
@@ -112,11 +127,16 @@ def test_best_below_is_the_highest_value_of_all_that_go_on_from_a_node_and_its_w
     assert (best[ROOT], WORDS[word[ROOT]]) == (-1, "too")
 
 
+def test_of_words_that_are_as_likely_the_first_is_the_likeliest():
+    lexicon = lexicon_of()
+    assert [WORDS[lexicon.likeliest[node_of(lexicon, way)]] for way in ("T UW", "T IY", "IH")] == ["to", "tea", "it's"]
+
+
 def test_the_order_of_the_pronunciations_makes_no_difference():
     shuffled = [SAID[i] for i in np.random.default_rng(1).permutation(len(SAID))]
     one, other = lexicon_of(), lexicon_of(shuffled)
-    np.testing.assert_array_equal(one.label, other.label)
-    np.testing.assert_array_equal(one.parent, other.parent)
+    np.testing.assert_array_equal(one.phones_next, other.phones_next)
+    np.testing.assert_array_equal(one.first_child, other.first_child)
     for _, way in SAID:
         assert words_at(one, way) == words_at(other, way)
 
@@ -128,11 +148,11 @@ def test_a_lexicon_of_one_word_of_one_phone():
 
 
 def test_what_is_no_pronunciation_is_refused():
-    words, phones = table(SAID)
+    (words, phones), values = table(SAID), np.zeros(len(WORDS), np.float32)
     with pytest.raises(BundleError, match="got 0 pronunciations, wanted one or more"):
-        Lexicon(words[:0], phones[:0], len(PHONES))
+        Lexicon.of(words[:0], phones[:0], len(PHONES), values)
     with pytest.raises(BundleError, match="of phones below 39: build the language model again"):
-        Lexicon(words, phones, PHONE_IDS["Z"])
+        Lexicon.of(words, phones, PHONE_IDS["Z"], values)
     phones[3] = 0
     with pytest.raises(BundleError, match="got 10 pronunciations, wanted one or more, none empty"):
-        Lexicon(words, phones, len(PHONES))
+        Lexicon.of(words, phones, len(PHONES), values)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from edgeasr.decoder import Decoder
 from edgeasr.errors import BundleError, ConfigError
-from edgeasr.language_model import LanguageModel, packed
+from edgeasr.language_model import LanguageModel
+from edgeasr.language_model_file import packed
 from edgeasr.lexicon_decoder import LexiconDecoder
 from edgeasr.lexicon_search import SearchConfig, WordGraph
 from edgeasr.ngram_estimation import estimate

@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeasr.cli.bench_all import bench_all
+from edgeasr.cli.bench_bandwidth import bandwidth
+from edgeasr.cli.bench_dedup import dedup
+from edgeasr.cli.bench_recall import recall
+from edgeasr.cli.bench_store import store
 from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.options import DecoderName, Model, Threads
 from edgeasr.cli.terminal import StatusLine, write_out
@@ -23,6 +28,13 @@ bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compare w
 @bench.callback()
 def _group() -> None:
     """Keeps the names of the commands also where there is one."""
+
+
+bench.command("all")(bench_all)
+bench.command()(recall)
+bench.command()(dedup)
+bench.command()(store)
+bench.command()(bandwidth)
 
 
 @bench.command()

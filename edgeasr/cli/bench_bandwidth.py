@@ -20,7 +20,7 @@ def bandwidth(
     """Memory bandwidth as `edgeasr profile` measures it and as mbw does, in turn. Needs mbw: apt-get install mbw."""
     from edgeasr.cli.columns import columns
     from edgeasr.profile.bandwidth_check import compare_with_mbw
-    from edgeasr.profile.machine import cache_folder
+    from edgeasr.user_cache import cache_folder
 
     with StatusLine(sys.stderr) as status:
         found, missing = compare_with_mbw(

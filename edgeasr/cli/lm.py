@@ -52,9 +52,10 @@ def build(
     punctuation but apostrophes. Takes a minute and 1 GB of memory for ten million words.
     """
     from edgeasr.bundle_language_model import bundled_dictionary
-    from edgeasr.language_model import packed
+    from edgeasr.language_model_file import packed
     from edgeasr.letter_to_sound import completed
-    from edgeasr.ngram_estimation import SPECIAL_WORDS, estimate, read_sentences
+    from edgeasr.ngram_estimation import estimate, read_sentences
+    from edgeasr.ngram_tables import SPECIAL_WORDS
     from edgeasr.phones import read_dictionary
 
     began_s = time.monotonic()

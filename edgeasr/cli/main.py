@@ -2,39 +2,66 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from edgeasr import __version__
-from edgeasr.cli.bench import bench
-from edgeasr.cli.bridge import bridge
-from edgeasr.cli.evaluate import evaluate
-from edgeasr.cli.export import export
-from edgeasr.cli.listen import listen
-from edgeasr.cli.lm import lm
 from edgeasr.cli.terminal import print_error, write_out
-from edgeasr.cli.train import train
-from edgeasr.cli.transcribe import transcribe
 from edgeasr.errors import EdgeasrError
 
-# Command files import what is heavy (torch, ONNX Runtime) only when they run.
-COMMANDS = (listen, transcribe, evaluate, train, export)
-
-# rich alone takes a second to import on a small board.
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+# Each is a function, or a group of such, in a module of its name. Only the one that runs is imported, which is most of
+# what a start takes on a small board; what is heavy (torch, ONNX Runtime) they import when they run.
+COMMANDS = (
+    "listen",
+    "transcribe",
+    "evaluate",
+    "profile",
+    "train",
+    "export",
+    "describe",
+    "bridge",
+    "bench",
+    "devices",
+    "lm",
+    "memory",
 )
-for command in COMMANDS:
-    app.command()(command)
-app.add_typer(bridge, name="bridge")
-app.add_typer(bench, name="bench")
-app.add_typer(lm, name="lm")
+
+
+class _Commands(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"edgeasr.cli.{cmd_name}"), cmd_name)
+        holder = _new_app(callback=_holder)
+        if isinstance(command, typer.Typer):
+            holder.add_typer(command, name=cmd_name)
+        else:
+            holder.command(cmd_name)(command)
+        group = typer.main.get_command(holder)
+        assert isinstance(group, TyperGroup)
+        return group.commands[cmd_name]
+
+
+def _holder() -> None:
+    """Makes a group also of one command."""
+
+
+def _new_app(**options: Any) -> typer.Typer:
+    # rich alone takes a second to import on a small board.
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, **options)
+
+
+app = _new_app(cls=_Commands, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 
 
 def _print_version(wanted: bool) -> None:
@@ -56,6 +83,8 @@ def edgeasr(
 
 def main() -> None:
     """Run the command line. What a caller, a file or a device caused is one line on standard error."""
+    # Before numpy is imported: its products are too small here for threads that wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app(prog_name="edgeasr")
     except EdgeasrError as error:

@@ -1,0 +1,1 @@
+"""Associative recall over long distances: the hierarchy beside recurrent and convolutional networks."""
