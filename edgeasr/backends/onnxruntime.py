@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edgeasr.backends.output_buffers import OutputBuffers
 from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.errors import BundleError
 
@@ -36,9 +37,13 @@ class OnnxGraph:
             raise BundleError(f"ONNX Runtime cannot load {name} ({error}): export the bundle again") from error
         self.inputs = _specs(self._session.get_inputs())
         self.outputs = _specs(self._session.get_outputs())
+        self._buffers = OutputBuffers(self._session, self.inputs, self.outputs)
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
-        """Outputs by name; `inputs` may hold more than the graph reads."""
+        """Outputs by name, not to be written to; `inputs` may hold more than the graph reads."""
+        outputs = self._buffers.run(inputs)
+        if outputs is not None:
+            return outputs
         feed = {name: inputs[name] for name in self.inputs}
         return dict(zip(self.outputs, self._session.run(None, feed), strict=True))
 
