@@ -49,6 +49,7 @@ class Parity:
     snr_db: float  # power of torch's log-probabilities over that of the difference
     agreement: float  # share of frames with the same most likely token, or phone where these agree less
     worst_chunk: int  # where the largest difference is
+    chunk_ms: int
 
     def enforce(self) -> None:
         """raises: BundleError where the artefact is out of its tolerance"""
@@ -57,10 +58,10 @@ class Parity:
         close = self.max_difference <= wanted.max_difference and self.snr_db >= wanted.min_snr_db
         if not (close and self.agreement >= wanted.min_agreement):
             raise BundleError(
-                f"{self.artefact} does not match torch: got a difference of {self.max_difference:.2g} (chunk "
-                f"{self.worst_chunk}), an SNR of {self.snr_db:.1f} dB and {self.agreement:.2%} agreement, wanted at "
-                f"most {wanted.max_difference:g}, at least {wanted.min_snr_db:g} dB and {wanted.min_agreement:.1%}: "
-                f"leave {self.artefact} out or train on"
+                f"{self.artefact} does not match torch: in chunks of {self.chunk_ms} ms got a difference of "
+                f"{self.max_difference:.2g} (chunk {self.worst_chunk}), an SNR of {self.snr_db:.1f} dB and "
+                f"{self.agreement:.2%} agreement, wanted at most {wanted.max_difference:g}, at least "
+                f"{wanted.min_snr_db:g} dB and {wanted.min_agreement:.1%}: leave {self.artefact} out or train on"
             )
 
 
@@ -81,6 +82,7 @@ def parity(encoder: Encoder, model: AcousticModel, features: Floats) -> Parity:
         snr_db=10 * float(np.log10(np.square(reference).mean() / max(noise, 1e-20))),
         agreement=float(np.mean([_same_best(*step) for step in steps], axis=0).min()),
         worst_chunk=int(difference.argmax()),
+        chunk_ms=model.config.chunk_ms,
     )
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint to a bundle: export, quantise, compare with torch, write."""
+"""A checkpoint to a bundle: export, fuse, quantise, compare with torch, write."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from edgeasr.bundle import ARCHIVE_SUFFIX, Bundle, write_bundle
 from edgeasr.bundle_manifest import plain_name
 from edgeasr.converters.check import Parity, parity, recording_features
+from edgeasr.converters.fuse import fuse
 from edgeasr.converters.quantize import quantize_int8
-from edgeasr.converters.signature import graph_signature, graphs
+from edgeasr.converters.signature import Graph, graph_signature, graphs, in_chunks
 from edgeasr.converters.to_onnx import to_onnx
-from edgeasr.encoder import Encoder
 from edgeasr.errors import BundleError, ConfigError
 from edgeasr.model import AcousticModel
 from edgeasr.train.checkpoint import Checkpoint
@@ -45,13 +45,15 @@ def export(
     artefacts: Sequence[str] = ARTEFACTS,
     recording: Path = DEMO_RECORDING,
     report: Report = lambda _: None,
+    chunk_lengths_ms: Sequence[int] = (),
 ) -> Export:
     """Write a bundle with these artefacts; the first is the default one.
 
     recording: speech on which every artefact is compared with torch, chunk by chunk
     report:    hears what is being done
-    raises: ConfigError for an unknown artefact, BundleError where an artefact does not match torch or the output is
-        no place for a bundle (then nothing is written)
+    chunk_lengths_ms: of more step graphs, to run in longer or shorter chunks; each has all weights
+    raises: ConfigError for an unknown artefact or a length that chunks cannot have, BundleError where an artefact
+        does not match torch or the output is no place for a bundle (then nothing is written)
     """
     unknown = sorted(set(artefacts) - set(ARTEFACTS))
     if unknown or not artefacts:
@@ -60,16 +62,21 @@ def export(
     output = output.resolve()
     name = _bundle_name(output)
     encoder = checkpoint.encoder()
-    features = recording_features(recording, encoder)
-    files, parts = _serialise(encoder, artefacts, report)
-    manifest = {"name": name, **_manifest(checkpoint, encoder, parts)}
+    lengths = list(dict.fromkeys([encoder.config.chunk_ms, *chunk_lengths_ms]))
+    encoders = [in_chunks(encoder, length) for length in lengths]
+    made = graphs(encoder, lengths[1:])
+    features = [recording_features(recording, one) for one in encoders]
+    files, parts = _serialise(made, artefacts, report)
+    manifest = {"name": name, **_manifest(checkpoint, made, parts)}
     with tempfile.TemporaryDirectory() as folder:
         # Compared as it will be loaded, before anything is put at `output`.
         draft = write_bundle(Path(folder, output.name), manifest, files)
         parities = []
         for kind in artefacts:
             report(f"comparing {kind} with torch on {recording.name}")
-            parities.append(parity(encoder, AcousticModel(draft, backend=kind), features))
+            model = AcousticModel(draft, backend=kind)
+            for one, heard in zip(encoders, features, strict=True):
+                parities.append(parity(one, model.variant(threads=1, chunk_ms=one.config.chunk_ms), heard))
     for result in parities:
         result.enforce()
     return Export(write_bundle(output, manifest, files), parities)
@@ -83,14 +90,14 @@ def _bundle_name(output: Path) -> str:
 
 
 def _serialise(
-    encoder: Encoder, artefacts: Sequence[str], report: Report
+    made: Sequence[Graph], artefacts: Sequence[str], report: Report
 ) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
     """File contents by name, and the files of each artefact by part."""
     files: dict[str, bytes] = {}
     parts: dict[str, dict[str, str]] = {kind: {} for kind in artefacts}
-    for graph in graphs(encoder):
+    for graph in made:
         report(f"exporting the {graph.name} graph")
-        exact = to_onnx(graph)
+        exact = fuse(to_onnx(graph))
         for kind in artefacts:
             name = f"{graph.name}.{kind.removeprefix('onnx-')}.onnx"
             files[name] = quantize_int8(exact) if kind == "onnx-int8" else exact
@@ -98,7 +105,7 @@ def _serialise(
     return files, parts
 
 
-def _manifest(checkpoint: Checkpoint, encoder: Encoder, parts: dict[str, dict[str, str]]) -> dict[str, Any]:
+def _manifest(checkpoint: Checkpoint, made: Sequence[Graph], parts: dict[str, dict[str, str]]) -> dict[str, Any]:
     training = dict(checkpoint.training)
     wer = training.pop("wer", {})
     return {
@@ -106,7 +113,7 @@ def _manifest(checkpoint: Checkpoint, encoder: Encoder, parts: dict[str, dict[st
         "tokens": list(checkpoint.tokens),
         "artefacts": parts,
         "default_artefact": next(iter(parts)),
-        "signature": {graph.name: graph_signature(graph) for graph in graphs(encoder)},
+        "signature": {graph.name: graph_signature(graph) for graph in made},
         "training": {"data": training.pop("sources", []), **training},
         "wer": wer,
         "licence": WEIGHTS_LICENCE,

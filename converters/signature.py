@@ -2,11 +2,13 @@
 
 Two graphs make up a model. `step` runs once a chunk; `memory` runs only when a segment is complete (once in
 some seconds) and turns its summary into the entries that the host then admits to the banks. Keeping them apart
-keeps the memory's weights out of the bandwidth of every step.
+keeps the memory's weights out of the bandwidth of every step. A model that can change the length of its chunks has a
+step for each (`step.320`, in ms); their states are the same.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from edgeasr.encoder import Encoder, EncoderState
 from edgeasr.hierarchy import BankState, Entries, PoolState, as_held
+from edgeasr.model import MEMORY, STEP, step_part
 from edgeasr.streaming import replace_tensors, state_tensors
 
 Named = list[tuple[str, Tensor]]
@@ -24,11 +27,9 @@ TensorSpec = dict[str, str | float | list[int]]
 class StepGraph(nn.Module):
     """One chunk of features to log-probabilities, the summary (if one is complete) and the next state."""
 
-    name = "step"
-
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, name: str = STEP) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.name = encoder, name
         self.template = encoder.init_state(1)
 
     def example_inputs(self) -> Named:
@@ -76,7 +77,7 @@ class StepGraph(nn.Module):
 class MemoryGraph(nn.Module):
     """The summary of a complete segment to entries of the banks of every level; number -1 where none is due."""
 
-    name = "memory"
+    name = MEMORY
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -124,9 +125,17 @@ class MemoryGraph(nn.Module):
 Graph = StepGraph | MemoryGraph
 
 
-def graphs(encoder: Encoder) -> Sequence[Graph]:
-    """The graphs of an encoder, in the order in which they run."""
-    return [StepGraph(encoder), MemoryGraph(encoder)] if encoder.levels else [StepGraph(encoder)]
+def graphs(encoder: Encoder, chunk_lengths_ms: Sequence[int] = ()) -> Sequence[Graph]:
+    """The graphs of an encoder, in the order in which they run. chunk_lengths_ms: beside its own"""
+    steps = [StepGraph(encoder), *(StepGraph(in_chunks(encoder, ms), step_part(ms)) for ms in chunk_lengths_ms)]
+    return [*steps, MemoryGraph(encoder)] if encoder.levels else steps
+
+
+def in_chunks(encoder: Encoder, chunk_ms: int) -> Encoder:
+    """The same encoder, with the same weights, in chunks of another length. Errors: ConfigError as `with_chunk`"""
+    other = copy.copy(encoder)
+    other.config = encoder.config.with_chunk(chunk_ms)
+    return other
 
 
 def specs(tensors: Named) -> dict[str, TensorSpec]:

@@ -224,6 +224,19 @@ class ModelConfig(FrozenConfig):
         return self.frame_s * self.encoder.chunk_frames
 
     @property
+    def chunk_ms(self) -> int:
+        """Milliseconds in one chunk."""
+        return round(self.chunk_s * 1000)
+
+    def with_chunk(self, chunk_ms: int) -> Self:
+        """The same model in chunks of another length. Errors: ConfigError for one that it cannot have"""
+        chunk_frames = round(chunk_ms / 1000 / self.frame_s)
+        other = dataclasses.replace(self, encoder=dataclasses.replace(self.encoder, chunk_frames=chunk_frames))
+        frame_ms = round(self.frame_s * 1000)
+        require(other.chunk_ms == chunk_ms, f"got chunks of {chunk_ms} ms, wanted a multiple of {frame_ms} ms")
+        return other
+
+    @property
     def chunk_samples(self) -> int:
         """Samples by which the stream advances in one chunk."""
         return self.features.hop_length * self.encoder.chunk_features

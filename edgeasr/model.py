@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import re
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -14,17 +16,26 @@ from numpy.typing import NDArray
 from edgeasr.backends import Array, Graph, load_graph
 from edgeasr.bundle import Bundle
 from edgeasr.bundle_manifest import TensorSpec
-from edgeasr.errors import BundleError
-from edgeasr.language_model import LanguageModel
+from edgeasr.config import ModelConfig
+from edgeasr.errors import BundleError, ConfigError
 from edgeasr.lexicon_search import WordGraph
 from edgeasr.memory import MemoryKeeper, Rules, Slots
 from edgeasr.tokenizer import Tokenizer
+from edgeasr.word_tables import word_graph
 
 Floats = NDArray[np.float32]
 State = Mapping[str, Array]
 
 # Which backend runs an artefact, by the first part of its kind ("onnx-int8").
 BACKEND_OF = {"onnx": "onnxruntime"}
+
+STEP, MEMORY = "step", "memory"
+_STEP_PART = re.compile(rf"{STEP}\.([1-9][0-9]{{1,4}})")
+
+
+def step_part(chunk_ms: int) -> str:
+    """The part of a bundle that is its step for chunks of another length than its config has."""
+    return f"{STEP}.{chunk_ms}"
 
 
 class Emissions(NamedTuple):
@@ -57,11 +68,37 @@ class AcousticModel:
         self._bundle = bundle
         self.tokenizer = Tokenizer(bundle.tokens)
         _check_signature(bundle)
-        graphs = {part: load_graph(self.backend, file, threads) for part, file in bundle.artefact(kind).items()}
-        for part, graph in graphs.items():
-            _check_graph(graph, part, bundle)
-        self._step, self._memory = graphs["step"], graphs.get("memory")
+        self._step = self._load(STEP)
+        self._memory = self._load(MEMORY) if MEMORY in bundle.signature else None
         self._initial = initial_state(bundle)
+
+    @property
+    def chunk_lengths_ms(self) -> tuple[int, ...]:
+        """Lengths of the chunks that the bundle has step graphs for; the first is that of its config."""
+        others = (config.chunk_ms for part, config in _step_configs(self._bundle).items() if part != STEP)
+        return (self._bundle.config.chunk_ms, *sorted(others))
+
+    def variant(self, *, threads: int, chunk_ms: int) -> AcousticModel:
+        """The same model with other threads for its steps or chunks of another length; states of both are the same.
+
+        errors: ConfigError for a length that the bundle has no step graph for
+        """
+        lengths = self.chunk_lengths_ms
+        if chunk_ms not in lengths:
+            raise ConfigError(
+                f"got chunks of {chunk_ms} ms, the bundle {self.name} has {', '.join(map(str, lengths))} ms: "
+                f"choose one of these, or export the model again with --chunk-ms {chunk_ms}"
+            )
+        other = copy.copy(self)
+        part = STEP if chunk_ms == lengths[0] else step_part(chunk_ms)
+        other.config, other.threads = _step_configs(self._bundle)[part], threads
+        other._step = other._load(part)
+        return other
+
+    def _load(self, part: str) -> Graph:
+        graph = load_graph(self.backend, self._bundle.artefact(self.artefact)[part], self.threads)
+        _check_graph(graph, part, self._bundle)
+        return graph
 
     @cached_property
     def word_graph(self) -> WordGraph | None:
@@ -72,13 +109,14 @@ class AcousticModel:
         entry = self._bundle.language_model
         if entry is None:
             return None
-        model = LanguageModel.from_bytes(self._bundle.content(entry.file), f"{entry.file} of {self._bundle.path}")
-        return WordGraph(model, entry.search)
+        content, name = partial(self._bundle.content, entry.file), f"{entry.file} of {self._bundle.path}"
+        return word_graph(content, self._bundle.files[entry.file].sha256, name, entry.search)
 
     @cached_property
     def fingerprint(self) -> str:
         """The same for models of the same weights, whichever artefact runs: only their summaries can be compared."""
-        names = sorted({name for parts in self._bundle.artefacts.values() for name in parts.values()})
+        parts = [part for part in (STEP, MEMORY) if part in self._bundle.signature]
+        names = sorted({files[part] for files in self._bundle.artefacts.values() for part in parts})
         hashes = "".join(self._bundle.files[name].sha256 for name in names)
         return hashlib.sha256(hashes.encode()).hexdigest()
 
@@ -143,26 +181,47 @@ def _artefact_kind(bundle: Bundle, backend: str | None) -> str:
 
 def _check_signature(bundle: Bundle) -> None:
     """The parts and tensors that the config of the bundle asks for."""
-    encoder, features = bundle.config.encoder, bundle.config.features
-    parts = {"step", "memory"} if encoder.summary_strides else {"step"}
+    configs = _step_configs(bundle)
+    parts = {MEMORY, *configs} if bundle.config.encoder.summary_strides else set(configs)
     if bundle.signature.keys() != parts:
         raise BundleError(
             f"bundle {bundle.path} has the parts {', '.join(sorted(bundle.signature))}, its config wants "
             f"{', '.join(sorted(parts))}: export the model again"
         )
-    step = bundle.signature["step"]
-    found = {"features": step.inputs.get("features"), **step.outputs}
+    for part, config in configs.items():
+        _check_step(bundle, part, config)
+
+
+def _check_step(bundle: Bundle, part: str, config: ModelConfig) -> None:
+    """What the config of its chunks asks for; between steps of different chunks the state must be the same."""
+    encoder, step = config.encoder, bundle.signature[part]
     wanted = {
-        "features": TensorSpec((1, encoder.chunk_features, features.num_mels), "float32"),
+        "features": TensorSpec((1, encoder.chunk_features, config.features.num_mels), "float32"),
         "log_probs": TensorSpec((1, encoder.chunk_frames, len(bundle.tokens)), "float32"),
     }
-    if phones := bundle.config.phone_vocabulary_size:
+    if phones := config.phone_vocabulary_size:
         wanted["phone_log_probs"] = TensorSpec((1, encoder.chunk_frames, phones), "float32")
     if encoder.summary_strides:
         wanted["summary.vector"] = TensorSpec((1, 1, encoder.d_model), "float32")
         wanted["summary.number"] = TensorSpec((1, 1), "int64")
+    found = {"features": step.inputs.get("features"), **step.outputs}
     for name, spec in wanted.items():
-        _require_same(bundle, "step", name, found.get(name), spec, "its config")
+        _require_same(bundle, part, name, found.get(name), spec, "its config")
+    main = bundle.signature[STEP]
+    for here, there in ((step.inputs, main.inputs), (step.outputs, main.outputs)):
+        for name in sorted((here.keys() | there.keys()) - wanted.keys()):
+            _require_same(bundle, part, name, here.get(name), there.get(name), STEP)
+
+
+def _step_configs(bundle: Bundle) -> dict[str, ModelConfig]:
+    """The config of each step graph by its part. errors: BundleError for a length that no chunk can have"""
+    config, configs = bundle.config, {STEP: bundle.config}
+    for part in filter(_STEP_PART.fullmatch, bundle.signature):
+        try:
+            configs[part] = config.with_chunk(int(part.removeprefix(f"{STEP}.")))
+        except ConfigError as error:
+            raise BundleError(f"bundle {bundle.path} has the part {part}: {error}") from error
+    return configs
 
 
 def _check_graph(graph: Graph, part: str, bundle: Bundle) -> None:

@@ -31,11 +31,11 @@ def test_an_export_prints_a_table_of_parities(exported, checkpoint, tmp_path):
     code, out, err = edgeasr("export", checkpoint, "--output", output, "--check-audio", exported.recording)
     assert (code, err) == (0, "")
     header, int8, fp32, last = out.splitlines()
-    assert header.split() == ["artefact", "size", "chunks", "max", "diff", "SNR", "agreement"]
+    assert header.split() == ["artefact", "size", "chunks", "of", "max", "diff", "SNR", "agreement"]
     for line, kind in ((int8, "onnx-int8"), (fp32, "onnx-fp32")):
         parity = exported.parities[kind]
         size = f"{exported.made.size_bytes(kind) / 1e6:.2f} MB"
-        values = [kind, *size.split(), "20", f"{parity.max_difference:.1e}", f"{parity.snr_db:.1f}", "dB"]
+        values = [kind, *size.split(), "20", "160", "ms", f"{parity.max_difference:.1e}", f"{parity.snr_db:.1f}", "dB"]
         assert line.split() == [*values, f"{parity.agreement:.2%}"]
         assert len(line) == len(header)
     assert last == f"Wrote {output}"
@@ -49,7 +49,7 @@ def test_json_is_one_object(exported, checkpoint, tmp_path):
     made = json.loads(out)
     (row,) = made.pop("artefacts")
     assert made == {"bundle": str(tmp_path / "toy.edgeasr")}
-    assert row.keys() == {"artefact", "size_mb", "chunks", "max_difference", "snr_db", "agreement"}
+    assert row.keys() == {"artefact", "size_mb", "chunk_ms", "chunks", "max_difference", "snr_db", "agreement"}
     assert (row["artefact"], row["chunks"], row["agreement"]) == ("onnx-fp32", 20, 1.0)
     assert row["max_difference"] < 1e-4
     assert Bundle.load(tmp_path / "toy.edgeasr").default_artefact == "onnx-fp32"
@@ -103,7 +103,7 @@ def test_the_clip_of_the_package_is_what_is_compared_on(exported, checkpoint, tm
 
     monkeypatch.setattr(export_module, "export", export)
     assert edgeasr("export", checkpoint, "--output", tmp_path / "toy").code == 0
-    ((_, output, artefacts, recording, _),) = called
+    ((_, output, artefacts, recording, *_),) = called
     assert (output, artefacts) == (tmp_path / "toy", ("onnx-int8", "onnx-fp32"))
     assert recording == Path(export_module.__file__).parents[1] / "edgeasr" / "models" / "demo.flac"
 

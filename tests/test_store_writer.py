@@ -125,7 +125,8 @@ class TestWriter:
             remembering.admitted(admission(1))
         assert listed(path) == ([1], [])
 
-    def test_begins_a_stream_anew_that_was_forgotten(self, path, warnings):
+    def test_begins_a_stream_anew_that_was_forgotten(self, path, warnings, monkeypatch):
+        monkeypatch.setattr(schema, "BUSY_TIMEOUT_MS", 20_000)
         with StoreWriter(path, MODEL, warnings.append) as remembering:
             remembering.begin_stream("talk.wav")
             remembering.admitted(admission(0))

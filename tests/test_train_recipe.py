@@ -192,7 +192,8 @@ def test_options_of_the_command_line_take_the_place_of_the_recipe_s(tmp_path):
 def test_the_shipped_recipe_trains_the_default_model(repository):
     recipe = Recipe.load(repository / "edgeasr" / "recipes" / "tiny-en.toml")
     tiny = PRESETS["tiny"]
-    assert dataclasses.replace(recipe.model.encoder, dropout=tiny.dropout) == tiny
+    same = {"dropout": tiny.dropout, "merge_similarity": tiny.merge_similarity}
+    assert dataclasses.replace(recipe.model.encoder, **same) == tiny
     trained_on, judged_by = set(recipe.data.train), set(recipe.data.dev)
     assert len(judged_by) == 2
     assert not trained_on & judged_by

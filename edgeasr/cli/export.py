@@ -48,6 +48,14 @@ def export(
             "bundle, and front-end for the tables of the features.",
         ),
     ] = None,
+    chunk_ms: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="MS",
+            help="Another length of chunks that the bundle can run in too, 320 say, again for more: a copy of the "
+            "weights each. `edgeasr listen` takes longer ones where a budget wants it.",
+        ),
+    ] = None,
     check_audio: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Speech to compare on instead of the bundled clip.")
     ] = None,
@@ -62,9 +70,11 @@ def export(
     their sizes and hashes. From a bundle it needs nothing else.
     """
     if target is Target.C_ARRAY:
+        if chunk_ms:
+            raise typer.BadParameter("--chunk-ms is for --target bundle")
         _export_c_arrays(checkpoint, output, artefact or (), check_audio, json=json)
         return
-    made = _export_bundle(checkpoint, output, artefact, check_audio)
+    made = _export_bundle(checkpoint, output, artefact, check_audio, chunk_ms or ())
     rows = list(_rows(made))
     if json:
         write_out(jsonlib.dumps({"bundle": str(made.bundle.path), "artefacts": rows}, allow_nan=False) + "\n")
@@ -72,7 +82,13 @@ def export(
         write_out(_table(rows) + f"Wrote {made.bundle.path}\n")
 
 
-def _export_bundle(checkpoint: Path, output: Path, artefacts: Sequence[str] | None, check_audio: Path | None) -> Export:
+def _export_bundle(
+    checkpoint: Path,
+    output: Path,
+    artefacts: Sequence[str] | None,
+    check_audio: Path | None,
+    chunk_lengths_ms: Sequence[int] = (),
+) -> Export:
     with needs_extra("train"):
         from edgeasr.converters.export import ARTEFACTS, DEMO_RECORDING
         from edgeasr.converters.export import export as export_checkpoint
@@ -80,7 +96,8 @@ def _export_bundle(checkpoint: Path, output: Path, artefacts: Sequence[str] | No
 
     loaded = Checkpoint.load(checkpoint)
     with StatusLine(sys.stderr) as status:
-        return export_checkpoint(loaded, output, artefacts or ARTEFACTS, check_audio or DEMO_RECORDING, status.show)
+        speech = check_audio or DEMO_RECORDING
+        return export_checkpoint(loaded, output, artefacts or ARTEFACTS, speech, status.show, chunk_lengths_ms)
 
 
 def _export_c_arrays(model: Path, output: Path, kinds: Sequence[str], check_audio: Path | None, *, json: bool) -> None:
@@ -128,6 +145,7 @@ def _rows(made: Export) -> Iterable[dict[str, Any]]:
     for parity in made.parities:
         yield {
             "artefact": parity.artefact,
+            "chunk_ms": parity.chunk_ms,
             "size_mb": round(made.size_bytes(parity.artefact) / 1e6, 2),
             "chunks": parity.chunks,
             "max_difference": parity.max_difference,
@@ -137,11 +155,11 @@ def _rows(made: Export) -> Iterable[dict[str, Any]]:
 
 
 def _table(rows: Iterable[Mapping[str, Any]]) -> str:
-    cells = [("artefact", "size", "chunks", "max diff", "SNR", "agreement")]
+    cells = [("artefact", "size", "chunks", "of", "max diff", "SNR", "agreement")]
     for row in rows:
-        size, difference = f"{row['size_mb']:.2f} MB", f"{row['max_difference']:.1e}"
-        agreement = f"{row['agreement']:.2%}"
-        cells.append((row["artefact"], size, str(row["chunks"]), difference, f"{row['snr_db']:.1f} dB", agreement))
+        size, length = f"{row['size_mb']:.2f} MB", f"{row['chunk_ms']} ms"
+        compared = (f"{row['max_difference']:.1e}", f"{row['snr_db']:.1f} dB", f"{row['agreement']:.2%}")
+        cells.append((row["artefact"], size, str(row["chunks"]), length, *compared))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = (
         [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]

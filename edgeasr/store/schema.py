@@ -18,7 +18,7 @@ import sqlite_vec
 from edgeasr.errors import StoreBusyError, StoreError
 
 APPLICATION_ID = 0x65617372  # "easr"
-BUSY_TIMEOUT_MS = 2_000
+BUSY_TIMEOUT_MS = 6_000
 _OWNER_ONLY = 0o600
 _CHECKPOINT_PAGES = 256  # 1 MB, so that the -wal file stays small
 
