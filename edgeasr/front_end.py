@@ -40,6 +40,15 @@ class _FrontEnd:
         """Whether there are rows for a chunk."""
         return len(self._queue) >= self._needed
 
+    def change_chunk(self, config: ModelConfig) -> None:
+        """From the next one on, chunks of the length that this config has; it differs in nothing else."""
+        self._needed += self._chunk_rows(config) - self._chunk_rows(self._config)
+        self._config = config
+
+    @staticmethod
+    def _chunk_rows(config: ModelConfig) -> int:
+        raise NotImplementedError
+
 
 class WaveformFrontEnd(_FrontEnd):
     """Samples of any rate in, chunks of log-mel out; rows are samples at the model's rate."""
@@ -51,6 +60,10 @@ class WaveformFrontEnd(_FrontEnd):
         self._resampler: Resampler | None = None
         self._source_hz = 0
         self._log_mel = LogMel(config.features)
+
+    @staticmethod
+    def _chunk_rows(config: ModelConfig) -> int:
+        return config.chunk_samples
 
     @property
     def heard_s(self) -> float:
@@ -100,6 +113,10 @@ class FeatureFrontEnd(_FrontEnd):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config, config.encoder.chunk_features)
         self._silence_s = 0.0  # of gaps, less than a frame, not taken yet
+
+    @staticmethod
+    def _chunk_rows(config: ModelConfig) -> int:
+        return config.encoder.chunk_features
 
     @property
     def heard_s(self) -> float:

@@ -24,12 +24,13 @@ from typing import NamedTuple
 
 from edgeasr.audio import AudioBlock, BlockT, Source, Waveform, check_sample_rate
 from edgeasr.bundle import Bundle, default_bundle
-from edgeasr.decoder import CtcGreedyDecoder, Decoder, Word
+from edgeasr.decoder import Decoder, Word
+from edgeasr.decoding import Decoding
 from edgeasr.endpoint import EndpointConfig, Endpointer
 from edgeasr.errors import AudioFormatError, BundleError, ConfigError, DeviceError
 from edgeasr.features import FeatureBlock, Floats
 from edgeasr.front_end import FeatureFrontEnd, FrontEnd, FrontEndT, WaveformFrontEnd
-from edgeasr.lexicon_decoder import LexiconDecoder
+from edgeasr.ladder import Rung
 from edgeasr.memory import Admission, MemoryKeeper, MemoryPolicy, Recall
 from edgeasr.model import AcousticModel
 from edgeasr.transcript import Event, TranscriptBuilder
@@ -79,7 +80,8 @@ class Recognizer:
                 f"got decoder 'lm' and the bundle {self.model.name}, which has no language model: "
                 "put one into it with `edgeasr lm add`, or choose greedy"
             )
-        self.decoder = "lm" if self._word_graph else "greedy"
+        self._own_model = self.model
+        self._rung = Rung("lm" if self._word_graph else "greedy", self.model.config.chunk_ms, self.model.threads)
         self._endpointer = Endpointer(endpoint or EndpointConfig())
         self._new_memory = partial(MemoryKeeper, memory_policy, on_admission, recall)
         self.reset()
@@ -89,12 +91,42 @@ class Recognizer:
         self._front_end: FrontEnd | None = None  # made by what comes first, a waveform or features
         self._state = self.model.init_state()
         self._memory = self._new_memory()
-        self._decoder = self._new_decoder()
+        self._decoding = Decoding(self.model, self._word_graph, self._rung)
         self._builder = TranscriptBuilder()
+        self._num_frames = 0
         self._next_frame = 0
         self._jumps: deque[_Jump] = deque()
         self._skipped_s = 0
         self._input_end_s = math.inf
+        self._change_model()
+
+    @property
+    def decoder(self) -> str:
+        """Which one decodes now, "lm" or "greedy"."""
+        return self._decoding.name
+
+    @property
+    def heard_s(self) -> float:
+        """Time of the audio that this stream was stepped through, without what was left out of long gaps."""
+        return self._num_frames * self.model.config.frame_s
+
+    def use(self, rung: Rung) -> None:
+        """Take more or less effort: from the next chunk on, and with another decoder from the next segment on.
+
+        Nothing of the stream is lost by it. A segment of which nothing was understood yet counts as the next one.
+
+        errors: ConfigError for what the model does not have
+        """
+        if rung.decoder not in DECODERS or (rung.decoder == "lm" and self._word_graph is None):
+            raise ConfigError(f"got decoder {rung.decoder!r} for a recogniser without it: make one with the other")
+        if rung.exit_depth is not None:
+            raise ConfigError(f"got exit_depth {rung.exit_depth}: no model leaves its encoder early yet, take None")
+        lengths = self._own_model.chunk_lengths_ms
+        if rung.chunk_ms not in lengths:
+            raise ConfigError(f"got chunks of {rung.chunk_ms} ms, the model has {', '.join(map(str, lengths))} ms")
+        self._rung = rung
+        self._change_model()
+        self._decoding.use(rung)
 
     def accept_waveform(self, waveform: Waveform, sample_rate_hz: int) -> None:
         """Take samples, copied where they have to wait.
@@ -153,9 +185,9 @@ class Recognizer:
             raise RuntimeError("step() without input for a chunk: ask is_ready() first")
         features = self._front_end.take()
         emissions, self._state = self.model.step(features, self._state, self._memory)
-        log_probs = emissions.phones if self._word_graph and emissions.phones is not None else emissions.tokens
-        self._next_frame += len(log_probs)
-        self._decoder.accept(log_probs)
+        num_frames = self._decoding.accept(emissions)
+        self._num_frames += num_frames
+        self._next_frame += num_frames
         events = self._segment_events()
         if self._jumps and self._jumps[0].at <= self._front_end.num_taken:
             events += self._end_segment(in_speech=False)
@@ -165,6 +197,8 @@ class Recognizer:
             self._decoder.reset(self._next_frame)
         if self._finished and not self.is_ready():
             events += self._end_segment(in_speech=False)
+        self._change_model()
+        self._decoding.change()
         return events
 
     def stream(self, source: Source[BlockT], on_block: Callable[[BlockT], None] | None = None) -> Iterator[Event]:
@@ -187,11 +221,21 @@ class Recognizer:
         self.input_finished()
         yield from self._ready_events()
 
-    def _new_decoder(self) -> Decoder:
-        frame_s = self.model.config.frame_s
-        if self._word_graph is not None:
-            return LexiconDecoder(self._word_graph, frame_s)
-        return CtcGreedyDecoder(self.model.tokenizer, frame_s)
+    @property
+    def _decoder(self) -> Decoder:
+        return self._decoding.decoder
+
+    def _change_model(self) -> None:
+        """Step as is wanted, where chunks of that length begin."""
+        rung, own = self._rung, self._own_model
+        if self._finished or (self.model.threads, self.model.config.chunk_ms) == (rung.threads, rung.chunk_ms):
+            return
+        if self._num_frames % own.config.with_chunk(rung.chunk_ms).encoder.chunk_frames:
+            return
+        is_own = (own.threads, own.config.chunk_ms) == (rung.threads, rung.chunk_ms)
+        self.model = own if is_own else own.variant(threads=rung.threads, chunk_ms=rung.chunk_ms)
+        if self._front_end is not None:
+            self._front_end.change_chunk(self.model.config)
 
     @property
     def _finished(self) -> bool:
@@ -251,6 +295,7 @@ class Recognizer:
             words = decoder.cut()
         else:
             decoder.reset()
+        self._decoding.change(segment_ended=True)
         if not words:
             return []
         end_s = self._heard_until(decoder.start_s, words)

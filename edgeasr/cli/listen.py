@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
+from edgeasr.cli.budget import BudgetBattery, BudgetRtf, BudgetTemperature, budget_check
 from edgeasr.cli.options import (
     DecoderName,
     Json,
@@ -33,7 +34,7 @@ from edgeasr.errors import AudioFormatError, DeviceError
 from edgeasr.firmware_bridge.transport import is_bridge_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from edgeasr.audio import AudioBlock, Source
     from edgeasr.features import FeatureBlock
@@ -72,11 +73,18 @@ def listen(
     store_mb: StoreMb = 256,
     store_days: StoreDays = None,
     recall: RecallSlots = 0,
+    budget_rtf: BudgetRtf = None,
+    budget_temperature: BudgetTemperature = None,
+    budget_battery: BudgetBattery = None,
 ) -> None:
     """Print what is being said.
 
     On a terminal the current segment is rewritten in place until it is final. Through a pipe come final
     segments, a line each, and with --json partial ones too. Ctrl-C ends it, after the last words.
+
+    With a --budget it does with less where it would take more, and where the processor is throttled: one thread,
+    longer chunks if the bundle has them, a narrower beam, at last the greedy decoder; and goes back once there is
+    room. Each change is a line on stderr.
     """
     wanted = chosen_format(json=json, srt=srt, vtt=vtt)
     _check_use(source, device, real_time=real_time)
@@ -100,10 +108,11 @@ def listen(
             on_admission=memory.admitted if memory else None,
             recall=memory.recall if memory else None,
         )
+        check = budget_check(recognizer, rtf=budget_rtf, temperature=budget_temperature, battery=budget_battery)
         if status.enabled:
             print(f"Listening to {audio.name}, Ctrl-C to end", file=sys.stderr)
         try:
-            events = _events(recognizer, audio, bridge, stop)
+            events = _events(recognizer, audio, bridge, stop, check)
             if memory:
                 memory.begin_stream(audio.name)
                 events = memory.heard(events)
@@ -137,11 +146,21 @@ def _events(
     audio: Source[AudioBlock | FeatureBlock],
     bridge: BridgeSource | None,
     stop: StopSignals,
+    check: Callable[[], None],
 ) -> Iterator[Event]:
-    """What is heard until the source ends or a signal comes; a device with a display gets it too."""
+    """What is heard until the source ends or a signal comes; a device with a display gets it too.
+
+    check: called after each block
+    """
     if bridge is not None:
-        return bridge.shown(recognizer.stream(bridge))
-    return recognizer.stream(audio, lambda _: audio.close() if stop.requested else None)
+        return bridge.shown(recognizer.stream(bridge, lambda _: check()))
+
+    def on_block(_: AudioBlock | FeatureBlock) -> None:
+        check()
+        if stop.requested:
+            audio.close()
+
+    return recognizer.stream(audio, on_block)
 
 
 def _report_losses(bridge: BridgeSource | None) -> None:

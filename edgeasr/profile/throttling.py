@@ -27,6 +27,9 @@ class ThrottleMeter(Protocol):
     def seen(self) -> tuple[str, ...]:
         """What held the processor back at or between samples."""
 
+    def forget(self) -> None:
+        """Forget what was seen; the next sample goes on from the last."""
+
 
 def throttle_meter(root: Path) -> ThrottleMeter | None:
     """The meter of this machine; None where nothing says it."""
@@ -53,6 +56,9 @@ class FirmwareMeter:
     def seen(self) -> tuple[str, ...]:
         return tuple(what for bit, what in _BITS.items() if self._seen >> bit & 1)
 
+    def forget(self) -> None:
+        self._seen = 0
+
 
 class CountMeter:
     """x86's count of how often a core was throttled."""
@@ -70,6 +76,9 @@ class CountMeter:
     def seen(self) -> tuple[str, ...]:
         times = round(self._last - (self._first or 0.0))
         return (f"throttled {times} time{'s' * (times > 1)}",) if times > 0 else ()
+
+    def forget(self) -> None:
+        self._first = self._last if self._first is not None else None
 
 
 def _bits(text: str) -> int | None:
