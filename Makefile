@@ -37,8 +37,9 @@ setup: $(VENV)/tests-are-set-up ## set up what development and the tests need
 test: lint ## check style and types, then run all tests
 	$(BIN)/pytest
 
-soak: $(VENV)/tests-are-set-up ## an hour of speech in one go: memory and speed
+soak: $(VENV)/tests-are-set-up ## an hour and ten hours of speech in one go, and 200 kills: memory, speed, what is kept
 	$(BIN)/python tests/soak.py
+	$(BIN)/python tests/soak_memory.py
 	$(BIN)/python tests/kill_store.py --times 200
 
 lint: $(VENV)/tests-are-set-up ## check style and types

@@ -27,8 +27,9 @@ def plot(report: Mapping[str, Any], path: Path) -> None:
         reaching.plot(distances, [max(row["gradient_norm"], _LEAST_NORM) for row in own], **style)
     right.axhline(100 * report["chance"], color="grey", linestyle=":", label="chance")
     right.set(xscale="log", ylim=(0, 104), title="Recalled, %", xlabel="vectors between pair and question")
-    reaching.set(xscale="log", yscale="log", xlabel=right.get_xlabel())
-    reaching.set_title(f"Gradient that reaches the pair ({_LEAST_NORM:.0e}: less)")
+    reaching.set(xscale="log", yscale="log", title="Gradient that reaches the pair", xlabel=right.get_xlabel())
+    if min(row["gradient_norm"] for row in rows) < _LEAST_NORM:
+        reaching.set_ylabel(f"{_LEAST_NORM:.0e} stands for less")
     for axes in (right, reaching):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
