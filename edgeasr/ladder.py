@@ -93,8 +93,8 @@ class Budget:
 class Pace:
     """How soon a ladder changes; seconds, or room that there has to be below a limit.
 
-    over_s:    so long over the budget before a step down; where something throttles the processor, none
-    settle_s:  from one change to a step down; cool_s where it is for the temperature, which takes longer to follow
+    over_s:    so long over the budget before a step down; none where the processor is throttled or the battery low
+    settle_s:  from one change to a step down; cool_s where heat is the reason, which takes longer to go
     clear_s:   so long with room before a step up; doubled, up to longest_clear_s, each time that a step up was
                taken back within forget_s
     rtf_room:  the RTF to be expected after a step up, times this, is within the budget
@@ -164,8 +164,8 @@ class Ladder:
         self._said = False  # that nothing is cheaper
         self._wait_s = [self._pace.clear_s] * len(self._rungs)  # with room, before a step up to each
         self._growth = [_USUAL_GROWTH] * len(self._rungs)  # cost of each beside the next
-        self._recent: deque[tuple[float, float]] = deque()  # time and RTF of readings on this rung
-        self._rtf_before: float | None = None
+        self._recent: deque[Reading] = deque()  # on this rung, with an RTF
+        self._last_before: Reading | None = None  # on the rung before, with the mean RTF there
 
     @property
     def rung(self) -> Rung:
@@ -175,24 +175,24 @@ class Ladder:
     def read(self, reading: Reading) -> Change | None:
         """What to do now; None for nothing new. Readings come in the order of their times."""
         self._measure(reading)
-        excess = self._excess(reading)
-        if excess is not None:
-            return self._over(reading, excess)
+        excesses = self._excesses(reading)
+        if excesses:
+            return self._over(reading, excesses)
         self._over_since_s, self._said = None, False
         return self._within(reading)
 
-    def _over(self, reading: Reading, excess: _Excess) -> Change | None:
+    def _over(self, reading: Reading, excesses: Sequence[_Excess]) -> Change | None:
         self._clear_since_s = None
         if self._over_since_s is None:
             self._over_since_s = reading.at_s
-        if reading.at_s - self._over_since_s < excess.patience_s or self._settles(reading, excess.settle_s):
-            return None
-        if self._at < len(self._rungs) - 1:
-            return self._down(reading, excess.reason)
-        if self._said:
+        over_s = reading.at_s - self._over_since_s
+        pressing = [one for one in excesses if over_s >= one.patience_s and not self._settles(reading, one.settle_s)]
+        if pressing and self._at < len(self._rungs) - 1:
+            return self._down(reading, pressing[0].reason)
+        if not pressing or self._said:
             return None
         self._said = True
-        return Change("stay", self.rung, excess.reason)
+        return Change("stay", self.rung, pressing[0].reason)
 
     def _within(self, reading: Reading) -> Change | None:
         if self._at == 0 or not self._has_room(reading):
@@ -215,7 +215,8 @@ class Ladder:
         return Change("down", self.rung, reason)
 
     def _go(self, reading: Reading, to: int, *, came_up: bool) -> None:
-        self._rtf_before = self._mean_rtf()
+        mean = self._mean_rtf(bool(reading.throttled))
+        self._last_before = reading._replace(rtf=mean) if mean else None
         self._recent.clear()
         self._at, self._changed_s, self._came_up = to, reading.at_s, came_up
         self._over_since_s = self._clear_since_s = None
@@ -223,20 +224,21 @@ class Ladder:
     def _settles(self, reading: Reading, settle_s: float) -> bool:
         return reading.at_s - self._changed_s < settle_s
 
-    def _excess(self, reading: Reading) -> _Excess | None:
-        """What is over the budget, the most urgent first."""
-        budget, pace = self._budget, self._pace
+    def _excesses(self, reading: Reading) -> list[_Excess]:
+        """What is over the budget."""
+        budget, pace, found = self._budget, self._pace, []
         if reading.throttled:
-            return _Excess(", ".join(reading.throttled), 0.0, pace.settle_s)
+            found.append(_Excess(", ".join(reading.throttled), 0.0, pace.cool_s))
         if _above(budget.min_battery_percent, reading.battery_percent):
             reason = f"battery at {reading.battery_percent:.0f} %, below {budget.min_battery_percent:g} %"
-            return _Excess(reason, 0.0, pace.settle_s)
+            found.append(_Excess(reason, 0.0, pace.settle_s))
         if _above(reading.rtf, budget.max_rtf):
-            return _Excess(f"RTF {reading.rtf:.3f}, above {budget.max_rtf:g}", pace.over_s, pace.settle_s)
+            reason = f"RTF {reading.rtf:.3f}, above {budget.max_rtf:g}"
+            found.append(_Excess(reason, pace.over_s, pace.settle_s))
         if _above(reading.temperature_c, budget.max_temperature_c):
             reason = f"{reading.temperature_c:.1f} °C, above {budget.max_temperature_c:g} °C"
-            return _Excess(reason, pace.over_s, pace.cool_s)
-        return None
+            found.append(_Excess(reason, pace.over_s, pace.cool_s))
+        return found
 
     def _has_room(self, reading: Reading) -> bool:
         """Whether it is clearly within the budget here."""
@@ -250,25 +252,31 @@ class Ladder:
         """Whether it is to be expected that the next better rung is within the budget of processor time."""
         if self._budget.max_rtf is None or reading.rtf is None:
             return True
-        expected = max(rtf for _, rtf in self._recent) * self._growth[self._at - 1]
+        expected = max(one.rtf for one in self._recent if one.rtf is not None) * self._growth[self._at - 1]
         return expected * self._pace.rtf_room <= self._budget.max_rtf
 
     def _measure(self, reading: Reading) -> None:
-        """What this rung costs beside the one before the last change, from as long before it as after it."""
+        """What this rung costs beside the one before the last change, from as long before it as after it.
+
+        A processor that is throttled compares with one that is throttled.
+        """
         if reading.rtf is None:
             return
         span_s = self._pace.clear_s
-        while self._recent and self._recent[0][0] < reading.at_s - span_s:
+        while self._recent and self._recent[0].at_s < reading.at_s - span_s:
             self._recent.popleft()
-        self._recent.append((reading.at_s, reading.rtf))
-        now = self._mean_rtf()
-        if self._rtf_before and now and self._settles(reading, span_s):
+        self._recent.append(reading)
+        before = self._last_before
+        now = self._mean_rtf(bool(before.throttled)) if before else None
+        if before and before.rtf and now and self._settles(reading, span_s):
             upper = self._at if self._came_up else self._at - 1
-            growth = now / self._rtf_before if self._came_up else self._rtf_before / now
+            growth = now / before.rtf if self._came_up else before.rtf / now
             self._growth[upper] = min(max(1.0, growth), _LARGEST_GROWTH)
 
-    def _mean_rtf(self) -> float | None:
-        return math.fsum(rtf for _, rtf in self._recent) / len(self._recent) if self._recent else None
+    def _mean_rtf(self, throttled: bool) -> float | None:
+        """Of late on this rung, while the processor was or was not throttled."""
+        found = [one.rtf for one in self._recent if one.rtf is not None and bool(one.throttled) == throttled]
+        return math.fsum(found) / len(found) if found else None
 
 
 def _above(value: float | None, limit: float | None) -> bool:
