@@ -113,7 +113,8 @@ class Recognizer:
     def use(self, rung: Rung) -> None:
         """Take more or less effort: from the next chunk on, and with another decoder from the next segment on.
 
-        Nothing of the stream is lost by it. A segment of which nothing was understood yet counts as the next one.
+        Nothing of the stream is lost by it. A segment of which nothing was understood yet counts as the next one. Ask
+        is_ready() again afterwards: chunks may be longer now.
 
         errors: ConfigError for what the model does not have
         """

@@ -19,6 +19,7 @@ import soundfile
 from edgeasr import microphone
 from edgeasr.audio import AudioBlock, AudioSource
 from edgeasr.errors import DeviceError
+from edgeasr.ladder import Budget
 
 SCRIPTED = run_path(str(Path(__file__).with_name("scripted_model.py")))
 edgeasr, program, tone, silence = (SCRIPTED[name] for name in ("edgeasr", "program", "tone", "silence"))
@@ -85,6 +86,30 @@ class TestFile:
     def test_that_is_missing_is_an_error(self, tmp_path):
         code, out, err = edgeasr("listen", "--source", tmp_path / "none.wav")
         assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+class TestBudget:
+    def test_is_checked_while_it_listens(self, talk, monkeypatch):
+        made = []
+
+        class Governor:
+            def __init__(self, recognizer, budget, report):
+                self.budget, self.heard_s, self.recognizer = budget, [], recognizer
+                made.append(self)
+
+            def check(self):
+                self.heard_s.append(self.recognizer.heard_s)
+
+        monkeypatch.setattr("edgeasr.governor.Governor", Governor)
+        limits = ("--budget-rtf", "0.5", "--budget-temperature", "75", "--budget-battery", "20")
+        assert edgeasr("listen", "--source", talk, *limits) == (0, TEXT, "")
+        (governor,) = made
+        assert governor.budget == Budget(0.5, 75, 20)
+        assert governor.heard_s == sorted(governor.heard_s)
+        assert governor.heard_s[-1] == pytest.approx(len(SPEECH) / RATE, abs=0.2)
+
+    def test_that_is_none_is_a_usage_error(self, talk):
+        assert edgeasr("listen", "--source", talk, "--budget-rtf", "0").code == 2
 
 
 class TestStandardInput:

@@ -183,6 +183,26 @@ def test_x86_counts_how_often(tmp_path):
     assert meter.seen() == ("throttled 2 times",)
 
 
+def test_what_was_forgotten_is_not_seen_again(tmp_path, pi):
+    write(pi, **{"sys/devices/platform/soc/soc:firmware/get_throttled": "50005"})
+    firmware = throttle_meter(pi)
+    firmware.sample()
+    firmware.forget()
+    write(pi, **{"sys/devices/platform/soc/soc:firmware/get_throttled": "50002"})
+    firmware.sample()
+    assert firmware.seen() == ("clock capped",)
+    path = tmp_path / "x86"
+    write(path, **{"sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": 7})
+    counted = throttle_meter(path)
+    counted.forget()
+    counted.sample()
+    for times, seen in ((9, ("throttled 2 times",)), (9, ()), (10, ("throttled 1 time",))):
+        write(path, **{"sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": times})
+        counted.sample()
+        assert counted.seen() == seen
+        counted.forget()
+
+
 @pytest.mark.parametrize(
     ("says", "bits"), [("throttled=0x50005\n", 0x50005), ('error=1 error_msg="no"\n', None), ("", None)]
 )
