@@ -57,9 +57,11 @@ class Decoding:
         if self._rung.decoder == self.name or (self.decoder.has_speech and not segment_ended):
             return
         before, self.name, self.decoder = self.decoder, self._rung.decoder, self._wanted()
-        again = self._last(before.num_frames)
-        self.decoder.reset(round(before.end_s / self._frame_s) - len(again))
-        self.decoder.accept(again)
+        again = [self._heard(emissions) for emissions in self._replay]
+        num_frames = min(before.num_frames, sum(map(len, again)))
+        self.decoder.reset(round(before.end_s / self._frame_s) - num_frames)
+        if num_frames:
+            self.decoder.accept(np.concatenate(again)[-num_frames:])
 
     def _wanted(self) -> Decoder:
         if self._rung.decoder == "lm":
@@ -76,11 +78,3 @@ class Decoding:
     def _heard(self, emissions: Emissions) -> Floats:
         """What the present decoder wants to hear."""
         return emissions.phones if self.name == "lm" and emissions.phones is not None else emissions.tokens
-
-    def _last(self, num_frames: int) -> Floats:
-        """As many frames as are kept, at most so many."""
-        kept = [self._heard(emissions) for emissions in self._replay]
-        if not kept:
-            return np.zeros((0, len(self._tokenizer)), np.float32)
-        frames = np.concatenate(kept)
-        return frames[max(0, len(frames) - num_frames) :]

@@ -290,9 +290,10 @@ class TestSilenceBehindAGate:
         """All of a clip, then an end of speech, and nothing until the source is stopped."""
         with FileSource(repository / CLIP) as file:
             samples = np.concatenate([block.samples for block in file.blocks()])
-        pcm = np.rint(samples[: 5 * RATE] * 32_767).astype("<i2")
-        sent = [(t / RATE, t, Audio(Codec.S16, 1600, pcm[t : t + 1600].tobytes())) for t in range(0, 5 * RATE, 1600)]
-        for tail, finals in (([(5.1, 5 * RATE, END)], 1), ([], 0)):
+        spoken = 37 * 1600  # up to the end of the first segment's words
+        pcm = np.rint(samples[:spoken] * 32_767).astype("<i2")
+        sent = [(t / RATE, t, Audio(Codec.S16, 1600, pcm[t : t + 1600].tobytes())) for t in range(0, spoken, 1600)]
+        for tail, finals in (([(spoken / RATE + 0.1, spoken, END)], 1), ([], 0)):
             blocks, _ = gated_blocks([*sent, *tail], 9.0)
             recognizer.reset()
             events = []

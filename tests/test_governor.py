@@ -133,7 +133,9 @@ class TestRecognizer:
 
     def test_keeps_its_rung_over_a_reset(self, model):
         recognizer = Recognizer(model)
-        recognizer.use(Rung("greedy", 160, 2))
+        for rung in (Rung("greedy", 160, 2), Rung("lm", 160), Rung("greedy", 160, 2)):
+            recognizer.use(rung)
+            assert recognizer.decoder == rung.decoder
         recognizer.reset()
         assert (recognizer.decoder, recognizer.model.threads) == ("greedy", 2)
 

@@ -10,7 +10,7 @@ pytest.importorskip("apsw", reason="the store needs the extra `memory`")
 import apsw
 
 from edgeasr.errors import StoreBusyError, StoreError
-from edgeasr.store import schema
+from edgeasr.store import schema, store_file
 from edgeasr.store.memory_store import MemoryStore
 from edgeasr.store.paths import default_path
 from edgeasr.store.records import ModelKey, Span, SpokenWord, Summary
@@ -219,7 +219,7 @@ class TestVectors:
 
     def test_have_times_that_never_run_backwards(self, store, monkeypatch):
         times = iter([5_000.0, 90.0, 6_000.0])
-        monkeypatch.setattr("edgeasr.store.store_file.time.time", lambda: next(times))
+        monkeypatch.setattr(store_file.time, "time", lambda: next(times))
         assert [store.now(), store.now(), store.now()] == [5_000.0, 5_000.0, 6_000.0]
 
     def test_of_names_that_are_no_text_are_stored(self, store):

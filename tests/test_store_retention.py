@@ -4,6 +4,7 @@ import pytest
 pytest.importorskip("apsw", reason="the store needs the extra `memory`")
 
 from edgeasr.errors import ConfigError, StoreError
+from edgeasr.store import store_file
 from edgeasr.store.memory_store import MemoryStore
 from edgeasr.store.records import ModelKey, Span, SpokenWord, Summary
 from edgeasr.store.retention import (
@@ -28,7 +29,7 @@ DAY_S = 86_400
 def clock(monkeypatch):
     """The time of the store, to be set."""
     now = [1_000_000.0]
-    monkeypatch.setattr("edgeasr.store.store_file.time.time", lambda: now[0])
+    monkeypatch.setattr(store_file.time, "time", lambda: now[0])
     return now
 
 

