@@ -18,4 +18,5 @@ def test_a_store_survives_kills_at_random_instants():
     report = json.loads(done.stdout)
     assert (report["kills"], report["lost"]) == (10, 0)
     assert report["transactions"] > 0
-    assert report["vectors"] >= 16 * report["transactions"]
+    # The oldest go where the store reaches its size, which a fast machine does.
+    assert report["vectors"] >= 16 * min(report["transactions"], 100)
