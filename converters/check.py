@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgeasr.audio import FileSource, Resampler
 from edgeasr.encoder import Encoder
 from edgeasr.errors import BundleError
 from edgeasr.features import LogMel
 from edgeasr.model import AcousticModel
+from edgeasr.recording import read_recording
 
 Floats = NDArray[np.float32]
 Outputs = tuple[Floats, ...]
@@ -114,11 +114,7 @@ def recording_features(path: Path, encoder: Encoder) -> Floats:
     errors:  AudioFormatError for what is no recording
     """
     config = encoder.config
-    with FileSource(path) as source:
-        resampler = Resampler(source.sample_rate_hz, config.features.sample_rate_hz)
-        pieces = [resampler.process(block.samples) for block in source.blocks()]
-        pieces.append(resampler.flush())
-    waveform = np.concatenate(pieces)
+    waveform = read_recording(path, config.features.sample_rate_hz)
     step = config.chunk_samples
     length = max(len(waveform), _wanted_chunks(encoder) * step)
     padded = -(-length // step) * step + config.features.win_length - config.features.hop_length

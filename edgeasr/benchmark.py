@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
-
-from edgeasr.audio import FileSource, Resampler, Waveform
+from edgeasr.audio import FileSource, Waveform
 from edgeasr.bootstrap import compare, rate_interval
 from edgeasr.errors import AudioFormatError
 from edgeasr.evaluation import Tally, Unreadable, require_readable
@@ -25,6 +23,7 @@ from edgeasr.evaluation_report import (
 from edgeasr.manifest import Utterance
 from edgeasr.measurement import BLOCK_MS, Heard, hear
 from edgeasr.recognizer import Recognizer
+from edgeasr.recording import read_recording
 
 
 class Baseline(Protocol):
@@ -68,7 +67,7 @@ def benchmark(
         try:
             with FileSource(utterance.path, BLOCK_MS) as source:
                 heard = hear(recognizer, source)
-            waveform = _whole(utterance, baseline.sample_rate_hz)
+            waveform = read_recording(utterance.path, baseline.sample_rate_hz)
         except AudioFormatError as error:
             found.unreadable.append(Unreadable(utterance.path, error))
         else:
@@ -121,10 +120,3 @@ def _system(name: str, details: str, tally: Tally) -> dict[str, Any]:
         "cpu_s": round(tally.cpu_s, 3),
         "rtf": round(tally.cpu_s / tally.audio_s, 5),
     }
-
-
-def _whole(utterance: Utterance, sample_rate_hz: int) -> Waveform:
-    with FileSource(utterance.path) as source:
-        resampler = Resampler(source.sample_rate_hz, sample_rate_hz)
-        parts = [resampler.process(block.samples) for block in source.blocks()]
-    return np.concatenate([*parts, resampler.flush()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import TypeVar
 
@@ -17,7 +18,7 @@ from edgeasr.features import Floats, LogMel
 TAIL_S = 0.48
 
 
-class _FrontEnd:
+class _FrontEnd(ABC):
     """Rows that wait, samples or frames.
 
     num_put, num_taken: rows so far
@@ -46,8 +47,9 @@ class _FrontEnd:
         self._config = config
 
     @staticmethod
+    @abstractmethod
     def _chunk_rows(config: ModelConfig) -> int:
-        raise NotImplementedError
+        """Rows by which a chunk of this config moves on."""
 
 
 class WaveformFrontEnd(_FrontEnd):

@@ -23,13 +23,14 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgeasr.audio import FileSource, Resampler
+from edgeasr.audio import FileSource
 from edgeasr.encoder import Encoder
 from edgeasr.features import LogMel
 from edgeasr.hierarchy import MemoryReader
 from edgeasr.layers import split_heads
 from edgeasr.memory import Admission, Decision
 from edgeasr.recognizer import Recognizer
+from edgeasr.recording import read_recording
 from edgeasr.transcript import Final
 
 Floats = NDArray[np.float32]
@@ -62,7 +63,7 @@ def trace(recognizer: Recognizer, encoder: Encoder, recording: Path) -> MemoryTr
     errors: AudioFormatError for what is no recording
     """
     config = recognizer.model.config
-    waveform = _waveform(recording, config.features.sample_rate_hz)
+    waveform = read_recording(recording, config.features.sample_rate_hz)
     admissions: list[Admission] = []
     watching = Recognizer(recognizer.model, decoder=recognizer.decoder, on_admission=admissions.append)
     with FileSource(recording) as source:
@@ -179,14 +180,6 @@ def _draw_attention(axis: Axes, found: MemoryTrace) -> matplotlib.image.AxesImag
     image = axis.imshow(shares, origin="lower", aspect="auto", extent=extent, cmap="magma_r", interpolation="nearest")
     axis.set_ylabel("attends to what was heard at (s)")
     return image
-
-
-def _waveform(recording: Path, sample_rate_hz: int) -> Floats:
-    with FileSource(recording) as source:
-        resampler = Resampler(source.sample_rate_hz, sample_rate_hz)
-        pieces = [resampler.process(block.samples) for block in source.blocks()]
-        pieces.append(resampler.flush())
-    return np.concatenate(pieces)
 
 
 def _features(waveform: Floats, encoder: Encoder) -> Floats:

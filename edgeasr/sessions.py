@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeasr.audio import AudioBlock, AudioSource, FileSource, Resampler, block_length
+from edgeasr.audio import AudioBlock, AudioSource, block_length
 from edgeasr.manifest import Utterance
+from edgeasr.recording import resampled
 
 PAUSE_S = 0.5
 
@@ -104,8 +105,4 @@ class SessionSource(AudioSource):
         for i, utterance in enumerate(self._session.utterances):
             if i:
                 yield np.zeros(round(self._session.pause_s * self.sample_rate_hz), np.float32)
-            with FileSource(utterance.path) as source:
-                resampler = Resampler(source.sample_rate_hz, self.sample_rate_hz)
-                for block in source.blocks():
-                    yield resampler.process(block.samples)
-                yield resampler.flush()
+            yield from resampled(utterance.path, self.sample_rate_hz)
