@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import select
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -29,6 +27,7 @@ from edgeasr.cli.options import (
 )
 from edgeasr.cli.remember import remembering
 from edgeasr.cli.signals import StopSignals
+from edgeasr.cli.sources import check_source, open_source
 from edgeasr.cli.terminal import StatusLine, print_note, write_out
 from edgeasr.errors import AudioFormatError, DeviceError
 from edgeasr.firmware_bridge.transport import is_bridge_url
@@ -41,9 +40,6 @@ if TYPE_CHECKING:
     from edgeasr.firmware_bridge.source import BridgeSource
     from edgeasr.recognizer import Recognizer
     from edgeasr.transcript import Event, TranscriptWriter
-
-_STDIN_FILENO = 0
-_POLL_S = 0.2
 
 
 def listen(
@@ -87,14 +83,14 @@ def listen(
     room. Each change is a line on stderr.
     """
     wanted = chosen_format(json=json, srt=srt, vtt=vtt)
-    _check_use(source, device, real_time=real_time)
+    check_source(source, device, real_time=real_time)
     path = _store_path(remembered, store, remember=remember)
     from edgeasr.recognizer import Recognizer, load_model
 
     status = StatusLine(sys.stdout, enabled=wanted == "text")
     with (
         StopSignals(lambda: None) as stop,
-        _open_source(source, device, stop, real_time=real_time) as audio,
+        open_source(source, device, stop, real_time=real_time) as audio,
         ExitStack() as opened,
     ):
         bridge = cast("BridgeSource", audio) if is_bridge_url(source) else None
@@ -123,13 +119,6 @@ def listen(
                 raise
         finally:
             _report_losses(bridge)
-
-
-def _check_use(source: str, device: str | None, *, real_time: bool) -> None:
-    if device is not None and source != "mic":
-        raise typer.BadParameter("--device is for --source mic")
-    if real_time and (source in ("mic", "-") or is_bridge_url(source)):
-        raise typer.BadParameter("--real-time is for --source FILE")
 
 
 def _store_path(remembered: Path | None, store: Path | None, *, remember: bool) -> Path | None:
@@ -178,36 +167,3 @@ def _print_events(events: Iterator[Event], writer: TranscriptWriter, status: Sta
             else:
                 status.show(event.text)
     write_out(writer.footer)
-
-
-def _open_source(
-    source: str, device: str | None, stop: StopSignals, *, real_time: bool
-) -> Source[AudioBlock | FeatureBlock]:
-    if source == "mic":
-        from edgeasr.microphone import Microphone
-
-        return Microphone(device)
-    if is_bridge_url(source):
-        from edgeasr.firmware_bridge.source import BridgeSource
-
-        return BridgeSource.open(source, print_note, lambda: stop.requested)
-    from edgeasr.audio import FileSource, RawSource
-
-    if source == "-":
-        return RawSource(cast(BinaryIO, _StandardInput(stop)))
-    return FileSource(source, real_time=real_time)
-
-
-class _StandardInput:
-    """Standard input, which ends on a request to stop even while no data come."""
-
-    name = "standard input"
-
-    def __init__(self, stop: StopSignals) -> None:
-        self._stop = stop
-
-    def read(self, num_bytes: int) -> bytes:
-        while not self._stop.requested:
-            if select.select([_STDIN_FILENO], [], [], _POLL_S)[0]:
-                return os.read(_STDIN_FILENO, num_bytes)
-        return b""
