@@ -1,15 +1,22 @@
 # ruff: noqa: E402 - torch is looked for before the modules that import it
 import dataclasses
+import json
 import pickle
+import shutil
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="checkpoints need the extra `train`")
 
+import onnx
+from onnx import numpy_helper
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.config import EncoderConfig, FeatureConfig, ModelConfig
+from edgeasr.converters.export import export
 from edgeasr.encoder import Encoder
 from edgeasr.errors import BundleError
 from edgeasr.tokenizer import CHARACTERS
@@ -174,3 +181,71 @@ def test_a_compact_checkpoint_is_a_quarter_and_nearly_the_same(toy_model, tmp_pa
             continue
         step = wanted.flatten(1).abs().amax(dim=1) / 127
         assert ((tensor - wanted).flatten(1).abs() <= 0.5001 * step[:, None]).all()
+
+
+# A checkpoint beside its bundle
+
+
+@pytest.fixture
+def beside(exported, tmp_path):
+    """A bundle and its checkpoint without the matrices that the bundle holds."""
+    shutil.copytree(exported.bundle.path, tmp_path / "toy-model")
+    exported.checkpoint.save(tmp_path / "toy.safetensors", bundle=Bundle.load(tmp_path / "toy-model"))
+    return tmp_path / "toy.safetensors"
+
+
+def test_a_checkpoint_beside_its_bundle_holds_no_matrix_twice(exported, beside):
+    stored, _ = load_tensors(beside)
+    left_out = exported.checkpoint.weights.keys() - stored.keys()
+    linear = [name for name, module in exported.encoder.named_modules() if isinstance(module, torch.nn.Linear)]
+    # What only training uses is in no artefact.
+    assert {f"{name}.weight" for name in linear} - left_out == {"lower_emission.weight"}
+    assert left_out <= {f"{name}.weight" for name in linear}
+
+
+def test_its_matrices_are_those_that_the_device_computes_with(exported, beside):
+    found = Checkpoint.load(beside)
+    assert (found.config, found.tokens, found.training) == (
+        exported.checkpoint.config,
+        exported.checkpoint.tokens,
+        exported.checkpoint.training,
+    )
+    stored, _ = load_tensors(beside)
+    for name, tensor in found.encoder().state_dict().items():
+        wanted = exported.checkpoint.weights[name].float()
+        if name in stored:
+            torch.testing.assert_close(tensor, wanted, rtol=1e-3, atol=1e-4)
+            continue
+        step = wanted.abs().amax(dim=1, keepdim=True) / 64
+        assert ((tensor - wanted).abs() <= 0.5001 * step).all()
+        whole_numbers = tensor / tensor.abs().amax(dim=1, keepdim=True) * 64
+        torch.testing.assert_close(whole_numbers, whole_numbers.round(), rtol=0, atol=1e-3)
+
+
+def test_exported_again_it_gives_the_same_whole_numbers(exported, beside, tmp_path):
+    again = export(Checkpoint.load(beside), tmp_path / "again" / "toy-model", recording=exported.recording).bundle
+
+    def whole_numbers(bundle):
+        return {
+            (part, tensor.name): numpy_helper.to_array(tensor)
+            for part, path in bundle.artefact("onnx-int8").items()
+            for tensor in onnx.load(path).graph.initializer
+            if tensor.name.endswith("_quantized")
+        }
+
+    first, second = whole_numbers(exported.bundle), whole_numbers(again)
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[key], second[key]) for key in first)
+
+
+def test_another_bundle_in_its_place_is_refused(beside):
+    name = json.loads(load_tensors(beside)[1]["matrices"])["bundle"]
+    shutil.rmtree(beside.with_name(name))
+    assert "has matrices in a bundle beside it" in refusal(beside)
+    shutil.copytree(default_bundle(), beside.with_name(name))
+    assert "keep a checkpoint and its bundle together" in refusal(beside)
+
+
+def test_a_checkpoint_is_written_beside_its_bundle_only(exported, tmp_path):
+    with pytest.raises(BundleError, match="put both in one folder"):
+        exported.checkpoint.save(tmp_path / "toy.safetensors", bundle=exported.bundle)

@@ -59,6 +59,15 @@ def export(
     check_audio: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Speech to compare on instead of the bundled clip.")
     ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint",
+            metavar="FILE",
+            help="Write the checkpoint once more, into the folder in which the bundle lies: small, for it takes its "
+            "matrices from the bundle's onnx-int8. To be kept and handed on together.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make a bundle of a checkpoint, and compare what is in it with the original, chunk by chunk.
@@ -72,9 +81,13 @@ def export(
     if target is Target.C_ARRAY:
         if chunk_ms:
             raise typer.BadParameter("--chunk-ms is for --target bundle")
+        if beside:
+            raise typer.BadParameter("--checkpoint is for --target bundle")
         _export_c_arrays(checkpoint, output, artefact or (), check_audio, json=json)
         return
     made = _export_bundle(checkpoint, output, artefact, check_audio, chunk_ms or ())
+    if beside:
+        _write_beside(checkpoint, beside, made.bundle)
     rows = list(_rows(made))
     if json:
         write_out(jsonlib.dumps({"bundle": str(made.bundle.path), "artefacts": rows}, allow_nan=False) + "\n")
@@ -98,6 +111,12 @@ def _export_bundle(
     with StatusLine(sys.stderr) as status:
         speech = check_audio or DEMO_RECORDING
         return export_checkpoint(loaded, output, artefacts or ARTEFACTS, speech, status.show, chunk_lengths_ms)
+
+
+def _write_beside(checkpoint: Path, path: Path, bundle: Bundle) -> None:
+    from edgeasr.train.checkpoint import Checkpoint
+
+    Checkpoint.load(checkpoint).save(path, bundle=bundle)
 
 
 def _export_c_arrays(model: Path, output: Path, kinds: Sequence[str], check_audio: Path | None, *, json: bool) -> None:

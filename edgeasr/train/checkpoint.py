@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from edgeasr.bundle import default_bundle
+from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.config import ModelConfig
 from edgeasr.encoder import Encoder
 from edgeasr.errors import BundleError, ConfigError
 from edgeasr.tokenizer import Tokenizer
+from edgeasr.train.shared_matrices import Place, find_matrices, read_matrices
 
 FORMAT = "edgeasr-checkpoint-1"
 _SCALE = ".scale"
@@ -43,10 +44,13 @@ class Checkpoint:
             raise BundleError(f"the weights are not those of the config ({reason}): {_TRAIN_AGAIN}") from error
         return encoder.eval()
 
-    def save(self, path: Path, *, compact: bool = False) -> None:
+    def save(self, path: Path, *, compact: bool = False, bundle: Bundle | None = None) -> None:
         """Write atomically: a kill leaves the old file or the new one.
 
         compact: matrices as 8-bit numbers with a scale a row, the rest in half precision: a quarter of the size
+        bundle:  what was exported from these weights, a folder beside `path`: the matrices of its int8 artefact are
+            named instead of written again, and the rest is in half precision
+        raises:  BundleError for a bundle that lies elsewhere
         """
         metadata = {
             "format": FORMAT,
@@ -54,7 +58,14 @@ class Checkpoint:
             "tokens": json.dumps(self.tokens),
             "training": json.dumps(self.training),
         }
-        save_tensors(path, _packed(self.weights) if compact else self.weights, metadata)
+        weights = self.weights
+        if bundle is not None:
+            places = find_matrices(weights, _beside(path, bundle))
+            weights = {name: tensor for name, tensor in weights.items() if name not in places}
+            named = {name: astuple(place) for name, place in places.items()}
+            metadata["matrices"] = json.dumps({"bundle": bundle.path.name, "places": named})
+            weights = _halved(weights)
+        save_tensors(path, _packed(weights) if compact else weights, metadata)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -66,9 +77,15 @@ class Checkpoint:
             config = ModelConfig.from_dict(json.loads(metadata["config"]))
             tokens = Tokenizer(tuple(json.loads(metadata["tokens"]))).tokens
             training = dict(json.loads(metadata["training"]))
-        except (ConfigError, KeyError, TypeError, ValueError) as error:
+            matrices = json.loads(metadata.get("matrices", "{}"))
+            places = {name: Place(*place) for name, place in matrices.get("places", {}).items()}
+            beside = path.with_name(matrices["bundle"]) if places else None
+        except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{path} has a damaged description ({error}): {_TRAIN_AGAIN}") from error
-        return cls(config, tokens, _unpacked(weights), training)
+        weights = _unpacked(weights)
+        if beside is not None:
+            weights |= _matrices(path, beside, places)
+        return cls(config, tokens, weights, training)
 
 
 def default_checkpoint() -> Path:
@@ -80,12 +97,28 @@ def default_checkpoint() -> Path:
     return path
 
 
+def _beside(path: Path, bundle: Bundle) -> Bundle:
+    if not bundle.path.is_dir() or bundle.path.parent != path.parent.resolve():
+        raise BundleError(f"got {path} and the bundle {bundle.path}, wanted a folder beside it: put both in one folder")
+    return bundle
+
+
+def _matrices(path: Path, bundle: Path, places: Mapping[str, Place]) -> dict[str, Tensor]:
+    try:
+        return read_matrices(places, Bundle.load(bundle))
+    except BundleError as error:
+        raise BundleError(f"{path} has matrices in a bundle beside it: {error}") from error
+
+
+def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+
+
 def _packed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Symmetric 8-bit weights, per first index, for what has two dimensions or more."""
-    packed = {}
+    packed = _halved(weights)
     for name, tensor in weights.items():
         if tensor.dim() < 2 or not tensor.is_floating_point():
-            packed[name] = tensor.half() if tensor.is_floating_point() else tensor
             continue
         rows = tensor.float().flatten(1)
         scale = rows.abs().amax(dim=1).clamp_min(1e-12) / 127
