@@ -19,6 +19,10 @@ class ConfigError(EdgeasrError):
     """A configuration with an unknown key or an impossible value."""
 
 
+class GrammarError(ConfigError):
+    """A grammar that cannot be read, is not JSGF or has no sentence that could be recognised; it says where."""
+
+
 class ManifestError(EdgeasrError):
     """A speech manifest with a missing key, a malformed line or a file that is not there."""
 
@@ -37,6 +41,10 @@ class ProfileError(EdgeasrError):
 
 class ExtraMissingError(EdgeasrError):
     """A feature whose optional packages are not installed; the message names the extra."""
+
+
+class ServeError(EdgeasrError):
+    """A server that cannot be started as asked, or a client's request that is refused."""
 
 
 class DeviceError(EdgeasrError):
