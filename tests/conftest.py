@@ -20,10 +20,11 @@ settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def user_cache(tmp_path_factory) -> Iterator[None]:
-    """Nothing is kept in the cache folder of whoever runs the tests, and nothing found there."""
+def user_folders(tmp_path_factory) -> Iterator[None]:
+    """Nothing is kept in the cache folder of whoever runs the tests, and nothing that they configured counts."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patched.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
 
 

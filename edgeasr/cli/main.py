@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +14,7 @@ from typer.core import TyperGroup
 
 from edgeasr import __version__
 from edgeasr.cli.terminal import print_error, write_out
-from edgeasr.errors import EdgeasrError
+from edgeasr.errors import ConfigError, EdgeasrError
 
 # Each is a function, or a group of such, in a module of its name. Only the one that runs is imported, which is most of
 # what a start takes on a small board; what is heavy (torch, ONNX Runtime) they import when they run.
@@ -29,7 +31,11 @@ COMMANDS = (
     "devices",
     "lm",
     "memory",
+    "config",
 )
+
+# What is wrong with the configuration files is theirs to say.
+_ABOUT_THE_CONFIGURATION = ("config", "doctor")
 
 
 class _Commands(TyperGroup):
@@ -50,6 +56,15 @@ class _Commands(TyperGroup):
         group = typer.main.get_command(holder)
         assert isinstance(group, TyperGroup)
         return group.commands[cmd_name]
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not {"-h", "--help"} & set(rest):
+            from edgeasr.cli.configured import configure
+
+            with suppress(ConfigError) if name in _ABOUT_THE_CONFIGURATION else nullcontext():
+                configure(ctx, str(name), command, given=ctx.params.get("config"))
+        return name, command, rest
 
 
 def _holder() -> None:
@@ -76,9 +91,15 @@ def edgeasr(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", envvar="EDGEASR_CONFIG", help="Read this configuration file alone, see `edgeasr config`."
+        ),
+    ] = None,
 ) -> None:
     """Streaming speech recognition for small boards."""
-    del version
+    del version, config  # the groups above take it from the context
 
 
 def main() -> None:
