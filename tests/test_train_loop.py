@@ -11,9 +11,10 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from edgeasr.errors import BundleError, ConfigError, ManifestError
 from edgeasr.manifest import read_manifest
-from edgeasr.phones import PHONES
+from edgeasr.phones import PHONES, read_dictionary
 from edgeasr.train.checkpoint import Checkpoint, load_tensors
 from edgeasr.train.loop import BEST, LAST, RESUME, Trainer, learning_rate, train
+from edgeasr.train.phone_graph import build
 from edgeasr.train.processes import Observer, Outcome, Place
 
 NO_CHANGE = {
@@ -355,6 +356,27 @@ def test_a_model_of_characters_can_go_on_to_learn_phones(straight, toy_recipe, t
     outcome = train(recipe, said, best)
     assert (outcome.step, outcome.finished) == (8, True)
     assert Checkpoint.load(recipe.directory / LAST).config.phone_vocabulary_size == 41
+
+
+def test_phones_can_be_trained_as_sequences(toy_recipe, toy_model, tmp_path):
+    model = dataclasses.replace(toy_model(dropout=0.0), phone_vocabulary_size=len(PHONES))
+    data = {"dictionary": "words.dict", "phone_graph": str(tmp_path / "phones.npz")}
+    texts = [u.text for u in read_manifest(toy_recipe(tmp_path).root / "train.jsonl")]
+    build(texts, read_dictionary(toy_recipe(tmp_path).root / "words.dict"), max_ngrams=500).save(
+        tmp_path / "phones.npz"
+    )
+
+    def loss(name, weight):
+        optimizer = {"crf_weight": weight}
+        return first_loss(toy_recipe(tmp_path / name, model=model, data=data, augment=NO_CHANGE, optimizer=optimizer))
+
+    plain, half, whole = loss("plain", 0.0), loss("half", 0.5), loss("whole", 1.0)
+    # Given the phone model, there is less to know.
+    assert whole < plain - 0.1
+    assert half == pytest.approx((plain + whole) / 2, rel=1e-4)
+    other = toy_recipe(tmp_path / "other", data=data, optimizer={"crf_weight": 0.5})
+    with pytest.raises(ConfigError, match=r"phones\.npz is of 41 phones, the model has 0: build it again"):
+        train(other, said)
 
 
 def test_a_word_without_a_pronunciation_is_found_before_training(straight, toy_recipe, tmp_path):

@@ -1,13 +1,16 @@
 # ruff: noqa: E402 - torch is looked for before the modules that import it
 import itertools
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the loss needs the extra `train`")
 
 from edgeasr.encoder import Emissions
+from edgeasr.train.crf import Denominator, crf_loss
 from edgeasr.train.data import Batch
-from edgeasr.train.loss import consistency_loss, ctc_loss, training_loss, twice, views_loss
+from edgeasr.train.loss import SequenceCriterion, consistency_loss, ctc_loss, training_loss, twice, views_loss
+from edgeasr.train.phone_graph import PhoneGraph
 
 T, V = 5, 3
 
@@ -94,6 +97,19 @@ def test_phones_are_learnt_below_and_beside_the_characters():
     assert training_loss(Emissions(final, lower, phones), given, 0.3, 0.25).item() == pytest.approx(
         want.item(), rel=1e-6
     )
+
+
+def test_a_sequence_criterion_takes_its_share_of_the_final_phones():
+    final, lower, phones = log_probs(1), log_probs(1, seed=1), log_probs(1, seed=2)
+    given = batch([[1, 2]], [5])._replace(phones=torch.tensor([[2, 1, 2]]), phone_lengths=torch.tensor([3]))
+    emissions = Emissions(final, lower, phones)
+    either = np.full((3, V), 1 / 3)
+    sequence = Denominator(PhoneGraph(np.arange(3, dtype=np.int32), either, np.tile(np.int32([0, 1, 2]), (3, 1))))
+    crf = crf_loss(phones, given.frames, given.phones, given.phone_lengths, sequence)
+    spoken = loss_of(phones, batch([[2, 1, 2]], [5]))
+    plain = training_loss(emissions, given, 0.3, 0.25)
+    mixed = training_loss(emissions, given, 0.3, 0.25, SequenceCriterion(sequence, 0.9))
+    assert mixed.item() == pytest.approx((plain + 0.7 * 0.25 * 0.9 * (crf - spoken)).item(), rel=1e-6)
 
 
 def test_views_disagree_in_characters_and_phones():

@@ -164,6 +164,7 @@ def test_impossible_data_are_refused(values, message):
         (OptimizerConfig, {"peak_rate": 0.0}, "peak_rate is 0.0: it must be positive"),
         (OptimizerConfig, {"ema_decay": 1.0}, "ema_decay is 1.0: it must be in [0, 1)"),
         (OptimizerConfig, {"lower_ctc_weight": 1}, "lower_ctc_weight is 1: it must be in [0, 1)"),
+        (OptimizerConfig, {"crf_weight": 1.1}, "crf_weight is 1.1: it must be in [0, 1]"),
         (OptimizerConfig, {"weight_decay": -1}, "weight_decay is -1: it must not be negative"),
         (RunConfig, {"processes": 0}, "processes is 0: it must be positive"),
         (RunConfig, {"save_every": 0}, "save_every is 0: it must be positive"),
@@ -176,6 +177,12 @@ def test_impossible_values_are_refused(config, values, message):
     with pytest.raises(ConfigError) as caught:
         config.from_dict(values)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("data", ["", 'dictionary = "words.dict"', 'phone_graph = "phones.npz"'])
+def test_a_sequence_criterion_needs_pronunciations_and_a_graph(tmp_path, data):
+    wrong = refusal(tmp_path, f"{LEAST}{data}\n[optimizer]\ncrf_weight = 0.9\n")
+    assert wrong == "optimizer.crf_weight is 0.9: it needs data.dictionary and data.phone_graph"
 
 
 def test_options_of_the_command_line_take_the_place_of_the_recipe_s(tmp_path):

@@ -24,9 +24,11 @@ from edgeasr.errors import BundleError, ConfigError
 from edgeasr.train.augment import mask_spectrogram, warp_bands
 from edgeasr.train.checkpoint import Checkpoint
 from edgeasr.train.corpus import Corpus
+from edgeasr.train.crf import Denominator
 from edgeasr.train.data import Batch
-from edgeasr.train.loss import training_loss, twice, views_loss
+from edgeasr.train.loss import SequenceCriterion, training_loss, twice, views_loss
 from edgeasr.train.optimizer import Optimizer
+from edgeasr.train.phone_graph import PhoneGraph
 from edgeasr.train.processes import Observer, Outcome, Place, Progress, never, run_here, run_in_processes, unheard
 from edgeasr.train.recipe import Recipe
 from edgeasr.train.resume import RunState, Standing, restore_run, save_run
@@ -134,7 +136,7 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
             emissions = self.model(features, self._chunk_frames())
         # The mean over all tokens of all processes: gradients are averaged, so undo the division by world.
-        loss = training_loss(emissions, batch, config.lower_ctc_weight, config.phone_weight)
+        loss = training_loss(emissions, batch, config.lower_ctc_weight, config.phone_weight, self.sequence)
         if views == 2:
             loss = loss + config.consistency_weight * views_loss(emissions, batch.frames, config.phone_weight)
         if config.write_price and emissions.writes is not None:
@@ -219,6 +221,7 @@ class Trainer:
 
     def begin(self) -> None:
         """Load the data; go on from the last save, or start with the statistics of the training features."""
+        self.sequence = _sequence_criterion(self.recipe)
         self.corpus = Corpus.load(self.recipe, self.place, self.observer)
         path = self.recipe.directory / RESUME
         if path.exists():
@@ -270,6 +273,17 @@ class Trainer:
         total = self.recipe.optimizer.steps
         line = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.observer.report(f"step {self.step} of {total}, epoch {self.epoch}: {line}")
+
+
+def _sequence_criterion(recipe: Recipe) -> SequenceCriterion | None:
+    """As the recipe wants it. raises: ConfigError for a graph that cannot be read, or is of other phones"""
+    if not recipe.optimizer.crf_weight:
+        return None
+    path = recipe.root / recipe.data.phone_graph
+    graph, phones = PhoneGraph.load(path), recipe.model.phone_vocabulary_size
+    if graph.num_phones != phones:
+        raise ConfigError(f"{path} is of {graph.num_phones} phones, the model has {phones}: build it again")
+    return SequenceCriterion(Denominator(graph), recipe.optimizer.crf_weight)
 
 
 def train(

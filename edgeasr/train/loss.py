@@ -1,13 +1,27 @@
-"""Connectionist temporal classification over the final and the lower emissions, and agreement of two views."""
+"""Connectionist temporal classification over the final and the lower emissions, and agreement of two views.
+
+The final phones may be trained as sequences too, see `edgeasr.train.crf`.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from edgeasr.encoder import Emissions
+from edgeasr.train.crf import Denominator, crf_loss
 from edgeasr.train.data import Batch
+
+
+@dataclass(frozen=True)
+class SequenceCriterion:
+    """What takes a share of the loss of the final output's phones from CTC. weight: that share, in [0, 1]"""
+
+    denominator: Denominator
+    weight: float
 
 
 def ctc_loss(log_probs: Tensor, frames: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
@@ -19,7 +33,13 @@ def ctc_loss(log_probs: Tensor, frames: Tensor, targets: Tensor, target_lengths:
     return F.ctc_loss(log_probs.transpose(0, 1), targets, frames, target_lengths, reduction="sum", zero_infinity=True)
 
 
-def training_loss(emissions: Emissions, batch: Batch, lower_weight: float, phone_weight: float) -> Tensor:
+def training_loss(
+    emissions: Emissions,
+    batch: Batch,
+    lower_weight: float,
+    phone_weight: float,
+    sequence: SequenceCriterion | None = None,
+) -> Tensor:
     """Final and intermediate CTC (Lee and Watanabe 2021, arXiv 2102.03216), summed over the batch.
 
     A model with phones learns them from its lower output, and beside characters from its final one
@@ -30,8 +50,16 @@ def training_loss(emissions: Emissions, batch: Batch, lower_weight: float, phone
     if emissions.phones is None:
         return (1 - lower_weight) * final + lower_weight * ctc_loss(emissions.lower, *characters)
     phones = batch.frames, batch.phones, batch.phone_lengths
-    final = (1 - phone_weight) * final + phone_weight * ctc_loss(emissions.phones, *phones)
+    final = (1 - phone_weight) * final + phone_weight * _phone_loss(emissions.phones, batch, sequence)
     return (1 - lower_weight) * final + lower_weight * ctc_loss(emissions.lower, *phones)
+
+
+def _phone_loss(log_probs: Tensor, batch: Batch, sequence: SequenceCriterion | None) -> Tensor:
+    phones = batch.frames, batch.phones, batch.phone_lengths
+    loss = ctc_loss(log_probs, *phones)
+    if sequence is None:
+        return loss
+    return (1 - sequence.weight) * loss + sequence.weight * crf_loss(log_probs, *phones, sequence.denominator)
 
 
 def twice(batch: Batch) -> Batch:

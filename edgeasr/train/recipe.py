@@ -26,6 +26,7 @@ class DataConfig(FrozenConfig):
     noise: tuple[str, ...] = ()  # folders of noise recordings
     tokens: str = ""  # pieces of words, one a line, as edgeasr.train.pieces writes them; empty: characters
     dictionary: str = ""  # pronunciations of all words: the model learns phones beside characters
+    phone_graph: str = ""  # what phones may follow what, as edgeasr.train.phone_graph writes it; for crf_weight
     max_duration_s: float = 33.0
     batch_s: float = 80.0  # audio in one optimiser step, over all processes
     session_s: float = 0.0  # above 0: neighbours of one speaker are joined, in training and on dev, up to so long
@@ -102,6 +103,7 @@ class OptimizerConfig(FrozenConfig):
     ema_decay: float = 0.999
     lower_ctc_weight: float = 0.3
     phone_weight: float = 0.4  # of phones beside characters, in a model that has them
+    crf_weight: float = 0.0  # of the sequence criterion in the loss of the final output's phones; the rest is CTC
     consistency_weight: float = 0.0  # above 0, every utterance is seen twice in a step, with masks of its own each time
     bf16: bool = True
     write_price: float = 0.0  # in nats, of a summary that the write gate lets through
@@ -117,6 +119,7 @@ class OptimizerConfig(FrozenConfig):
         require(self.write_price >= 0, f"write_price is {self.write_price}: it must not be negative")
         for name in ("ema_decay", "lower_ctc_weight", "phone_weight"):
             require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: it must be in [0, 1)")
+        require(0 <= self.crf_weight <= 1, f"crf_weight is {self.crf_weight}: it must be in [0, 1]")
         for name in ("weight_decay", "consistency_weight"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
 
@@ -156,6 +159,10 @@ class Recipe:
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
 
     def __post_init__(self) -> None:
+        require(
+            not self.optimizer.crf_weight or bool(self.data.phone_graph and self.data.dictionary),
+            f"optimizer.crf_weight is {self.optimizer.crf_weight}: it needs data.dictionary and data.phone_graph",
+        )
         stride = (*self.model.encoder.summary_strides, None)[0]
         for frames in self.run.chunk_frames:
             require(
