@@ -136,15 +136,18 @@ class Stream:
     async def heard(self) -> list[Event]:
         """What came of all audio accepted so far, once it was heard; for protocols that answer every message.
 
-        After finish() these are the last events. Where Limits.max_finals wait, they come at once and the rest the next
-        time.
+        After finish() these are the last events.
         errors: as events()
         """
-        await self._until(lambda: self._is_up_to_date or self._outbox.is_full)
-        events = self._outbox.take()
+        events: list[Event] = []
+        up_to_date = False
+        while not up_to_date:
+            await self._until(lambda: self._is_up_to_date or self._outbox.is_full)
+            up_to_date = self._is_up_to_date
+            events += self._outbox.take()
+            self._workers.wake(self)
         if self._error is not None and not events:
             raise self._error
-        self._workers.wake(self)
         return events
 
     async def events(self) -> AsyncIterator[Event]:
