@@ -20,13 +20,14 @@ class StreamMeter:
     """Used by the thread that has the stream's turn.
 
     chunk_latency_s: from the arrival of the last chunk's audio to its events; None before the first
+    heard_until_s:   the time of the stream until which there was audio then
     cpu_s, audio_s:  processor time of the steps, and the audio that they heard
     """
 
     def __init__(self, protocol: str, metrics: Metrics) -> None:
         self._protocol, self._metrics = protocol, metrics
         self.chunk_latency_s: float | None = None
-        self.cpu_s = self.audio_s = 0.0
+        self.heard_until_s = self.cpu_s = self.audio_s = 0.0
         self._arrivals: deque[tuple[float, float]] = deque(maxlen=_MAX_PIECES)
         self._segment_with_words = -1
 
@@ -49,6 +50,7 @@ class StreamMeter:
     def told(self, events: Iterable[Event]) -> None:
         """These came of the step."""
         now_s, metrics = time.monotonic(), self._metrics
+        self.heard_until_s = self._arrivals[-1][0]
         self.chunk_latency_s = now_s - self._arrivals[-1][1]
         metrics.chunk_s.labels(self._protocol).observe(self.chunk_latency_s)
         for event in events:
