@@ -20,14 +20,13 @@ class StreamMeter:
     """Used by the thread that has the stream's turn.
 
     chunk_latency_s: from the arrival of the last chunk's audio to its events; None before the first
-    heard_until_s:   the time of the stream until which there was audio then
     cpu_s, audio_s:  processor time of the steps, and the audio that they heard
     """
 
     def __init__(self, protocol: str, metrics: Metrics) -> None:
         self._protocol, self._metrics = protocol, metrics
         self.chunk_latency_s: float | None = None
-        self.heard_until_s = self.cpu_s = self.audio_s = 0.0
+        self.cpu_s = self.audio_s = 0.0
         self._arrivals: deque[tuple[float, float]] = deque(maxlen=_MAX_PIECES)
         self._segment_with_words = -1
 
@@ -50,7 +49,6 @@ class StreamMeter:
     def told(self, events: Iterable[Event]) -> None:
         """These came of the step."""
         now_s, metrics = time.monotonic(), self._metrics
-        self.heard_until_s = self._arrivals[-1][0]
         self.chunk_latency_s = now_s - self._arrivals[-1][1]
         metrics.chunk_s.labels(self._protocol).observe(self.chunk_latency_s)
         for event in events:
@@ -62,6 +60,10 @@ class StreamMeter:
             if isinstance(event, Final):
                 metrics.words.inc(len(event.words))
                 metrics.final_s.labels(self._protocol).observe(now_s - self._arrival(event.words[-1].end))
+
+    def since_arrival_s(self, stream_s: float) -> float:
+        """How long ago audio of this time of the stream arrived; from any thread, once there was a step."""
+        return time.monotonic() - self._arrival(stream_s)
 
     def _arrival(self, stream_s: float) -> float:
         index = bisect_left(self._arrivals, stream_s, key=itemgetter(0))
