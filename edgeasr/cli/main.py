@@ -21,6 +21,7 @@ from edgeasr.errors import ConfigError, EdgeasrError
 COMMANDS = (
     "listen",
     "transcribe",
+    "serve",
     "evaluate",
     "profile",
     "train",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +22,7 @@ from aiohttp.typedefs import Handler, Middleware
 from edgeasr.errors import ServeError
 from edgeasr.serve.http_errors import HttpError
 
-HandlerT = TypeVar("HandlerT", bound=Handler)
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[web.StreamResponse]])
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,200}")  # characters that an URL, a header and a subprotocol can hold
 _TOKEN_FROM = """python3 -c 'import secrets; print(secrets.token_urlsafe())' > FILE"""
@@ -107,6 +108,7 @@ async def add_security_headers(request: web.Request, response: web.StreamRespons
     del request
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
+    response.headers[hdrs.SERVER] = "edgeasr"
 
 
 def is_loopback(host: str) -> bool:

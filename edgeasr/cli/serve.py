@@ -1,0 +1,121 @@
+"""`edgeasr serve`: recognition for other programs, until it is stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgeasr.cli.extras import needs_extra
+from edgeasr.cli.options import DecoderName, Model, Threads
+from edgeasr.cli.signals import StopSignals
+from edgeasr.cli.terminal import print_note
+
+if TYPE_CHECKING:
+    from edgeasr.serve.limits import Limits
+    from edgeasr.serve.server import ServerConfig
+    from edgeasr.serve.stream import NewRecognizer
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="To listen at; one that others can reach needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of HTTP and web sockets; 0 for any free one.")] = 8000,
+    vosk_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65535, metavar="PORT", help="A second port, for programs that know vosk-server's 2700."
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Clients must send the token in this file, 16 characters or more."),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(help="The same, for the environment (EDGEASR_SERVE_TOKEN): everybody can read a command line."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Another name by which clients call this machine.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Pages of others that may use the server, such as http://localhost:3000."),
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="HTTPS with this certificate; browsers want it for a microphone.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its key, where it is not in the same file.")] = None,
+    max_streams: Annotated[
+        int | None,
+        typer.Option(min=1, help="Heard at once; without it what this machine can do is measured at the start."),
+    ] = None,
+    max_request_mb: Annotated[int, typer.Option(min=1, metavar="MB", help="Largest file to be transcribed.")] = 25,
+    idle: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="A client that sends nothing for so long is closed.")
+    ] = 60.0,
+    workers: Annotated[int, typer.Option(min=1, help="Streams whose steps run at the same time.")] = 1,
+    model: Model = None,
+    decoder: DecoderName = None,
+    threads: Threads = 1,
+) -> None:
+    """Hear other programs' speech: streams in vosk-server's and Wyoming's protocols, files in OpenAI's; and a page.
+
+    Ctrl-C or SIGTERM ends it, after the last words of every stream.
+    """
+    with needs_extra("serve"):
+        from edgeasr.serve.limits import Limits
+        from edgeasr.serve.security import Access, checked_token, read_token
+        from edgeasr.serve.server import ServerConfig
+    if token_file and token:
+        raise typer.BadParameter("give the token once, with --token-file or --token")
+    known = read_token(token_file) if token_file else checked_token(token, "--token") if token else None
+    access = Access(known, frozenset(map(str.lower, allow_host or [])), frozenset(allow_origin or []))
+    config = ServerConfig(access, host, port, vosk_port, certificate, key)
+    limits = Limits(max_request_bytes=max_request_mb << 20, idle_s=idle)
+    from edgeasr.recognizer import Recognizer, load_model
+    from edgeasr.serve.capacity import measured_rtf, streams_for
+
+    logging.basicConfig(format="edgeasr: %(message)s")
+    loaded = load_model(model, threads=threads)
+    new_recognizer = partial(Recognizer, loaded, decoder=decoder)
+    streams = max_streams or streams_for(measured_rtf(new_recognizer()), workers)
+    limits = replace(limits, max_streams=streams, max_connections=max(limits.max_connections, 2 * streams))
+    asyncio.run(_run(new_recognizer, limits, config, loaded.name, workers))
+
+
+async def _run(
+    new_recognizer: NewRecognizer, limits: Limits, config: ServerConfig, model_name: str, workers: int
+) -> None:
+    from edgeasr.serve.hub import Hub
+    from edgeasr.serve.metrics import Metrics
+    from edgeasr.serve.server import Server, wait
+    from edgeasr.service.notify import ServiceManager
+
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def request_stop() -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    with (
+        StopSignals(request_stop),
+        closing(ServiceManager.from_environment()) as manager,
+    ):
+        async with (
+            Hub(new_recognizer, limits, Metrics(model_name), threads=workers) as hub,
+            Server(hub, config, model_name) as server,
+        ):
+            status = f"listening at {', '.join(server.urls)}, {limits.max_streams} streams at once"
+            print_note(f"{status}; Ctrl-C to end")
+            manager.ready(status)
+            await wait(stop, hub, manager)
+            manager.stopping()
+            if hub.num_streams:
+                print_note(f"ending {hub.num_streams} streams, Ctrl-C to end at once")

@@ -1,0 +1,107 @@
+"""Ports: opened, with bounds for those who connect to them."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import socket
+import ssl
+from pathlib import Path
+
+from aiohttp import web
+
+from edgeasr.errors import ServeError
+from edgeasr.serve.http_errors import HttpError
+from edgeasr.serve.hub import RETRY_AFTER_S, Hub
+
+_BACKLOG = 128
+# The kernel holds so much for a client that does not read; more of it would hide a slow reader for longer.
+_SEND_BUFFER_BYTES = 64 << 10
+_REFUSED_S = 1.0  # for a client to read why it was refused
+
+
+def open_ports(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen at all addresses of the host, IPv4 and IPv6. port: 0 for any that is free
+
+    errors: ServeError for what cannot be listened at
+    """
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError) as error:
+        raise ServeError(f"got the address {host!r} ({error}), wanted one of this machine: take 127.0.0.1") from error
+    opened: list[socket.socket] = []
+    try:
+        for family, *_, address in dict.fromkeys(found):
+            taken = opened[0].getsockname()[1] if opened else port
+            opened.append(_open_port(family, (address[0], taken, *address[2:])))
+    except OSError as error:
+        for one in opened:
+            one.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ServeError(
+                f"port {port} of {host} is in use: end the program that has it, or choose another port"
+            ) from error
+        raise ServeError(f"cannot listen at {host} port {port} ({error.strerror}): choose another") from error
+    return opened
+
+
+def _open_port(family: int, address: tuple[object, ...]) -> socket.socket:
+    opened = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # those that it accepts have it too
+        opened.bind(address)
+        opened.listen(_BACKLOG)
+        opened.setblocking(False)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def server_tls(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """For HTTPS. key: None where it is in the certificate's file. errors: ServeError for what cannot be used"""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: "")
+    except OSError as error:  # of TLS too
+        reason = error.strerror or str(error)
+        raise ServeError(
+            f"cannot use the certificate {certificate}{f' with the key {key}' if key else ''} ({reason}): "
+            "give PEM files without a password"
+        ) from error
+    return context
+
+
+class BoundedServer:
+    """Makes the protocol of each connection: aiohttp's, or above Limits.max_connections one that says so."""
+
+    def __init__(self, server: web.Server, hub: Hub) -> None:
+        self._server, self._hub = server, hub
+
+    def __call__(self) -> asyncio.Protocol:
+        most = self._hub.limits.max_connections
+        if len(self._server.connections) < most:
+            return self._server()
+        self._hub.metrics.refused.labels("connections").inc()
+        return _Refusal(f"the server has {most} connections, as many as it takes: try again later")
+
+
+class _Refusal(asyncio.Protocol):
+    def __init__(self, message: str) -> None:
+        self._message = message
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        body = json.dumps(HttpError(503, self._message, "connections").as_dict())
+        transport.write(
+            f"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_AFTER_S}\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        # What the client sends has to be read, or its system would drop the answer.
+        if transport.can_write_eof():
+            transport.write_eof()
+        asyncio.get_running_loop().call_later(_REFUSED_S, transport.abort)
