@@ -43,6 +43,14 @@ class ExtraMissingError(EdgeasrError):
     """A feature whose optional packages are not installed; the message names the extra."""
 
 
+class ActionError(EdgeasrError):
+    """A final that an action did not take. again: whether it may take it later"""
+
+    def __init__(self, message: str, *, again: bool = False) -> None:
+        super().__init__(message)
+        self.again = again
+
+
 class ServeError(EdgeasrError):
     """A server that cannot be started as asked, or a client's request that is refused."""
 

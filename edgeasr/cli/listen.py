@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from edgeasr.cli.actions import Exec, ExecJobs, ExecTimeout, MqttUrl, WebhookAllow, WebhookUrl, acting
 from edgeasr.cli.budget import BudgetBattery, BudgetRtf, BudgetTemperature, budget_check
 from edgeasr.cli.options import (
     DecoderName,
@@ -31,6 +32,8 @@ from edgeasr.cli.sources import check_source, open_source
 from edgeasr.cli.terminal import StatusLine, print_note, write_out
 from edgeasr.errors import AudioFormatError, DeviceError
 from edgeasr.firmware_bridge.transport import is_bridge_url
+from edgeasr.service.notify import ServiceManager
+from edgeasr.service.watchdog import Watchdog, watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,6 +75,12 @@ def listen(
     budget_rtf: BudgetRtf = None,
     budget_temperature: BudgetTemperature = None,
     budget_battery: BudgetBattery = None,
+    exec: Exec = None,
+    exec_timeout: ExecTimeout = 10.0,
+    exec_jobs: ExecJobs = 1,
+    webhook: WebhookUrl = None,
+    webhook_allow: WebhookAllow = None,
+    mqtt: MqttUrl = None,
 ) -> None:
     """Print what is being said.
 
@@ -87,10 +96,19 @@ def listen(
     path = _store_path(remembered, store, remember=remember)
     from edgeasr.recognizer import Recognizer, load_model
 
+    manager = ServiceManager.from_environment()
     status = StatusLine(sys.stdout, enabled=wanted == "text")
     with (
-        StopSignals(lambda: None) as stop,
+        StopSignals(manager.stopping) as stop,
         open_source(source, device, stop, real_time=real_time) as audio,
+        acting(
+            exec=exec,
+            exec_timeout=exec_timeout,
+            exec_jobs=exec_jobs,
+            webhook=webhook,
+            webhook_allow=webhook_allow,
+            mqtt=mqtt,
+        ) as acted_on,
         ExitStack() as opened,
     ):
         bridge = cast("BridgeSource", audio) if is_bridge_url(source) else None
@@ -104,7 +122,11 @@ def listen(
             on_admission=memory.admitted if memory else None,
             recall=memory.recall if memory else None,
         )
-        check = budget_check(recognizer, rtf=budget_rtf, temperature=budget_temperature, battery=budget_battery)
+        check = watched(
+            Watchdog(manager, lambda: recognizer.heard_s),
+            budget_check(recognizer, rtf=budget_rtf, temperature=budget_temperature, battery=budget_battery),
+        )
+        manager.ready(f"listening to {audio.name}")
         if status.enabled:
             print(f"Listening to {audio.name}, Ctrl-C to end", file=sys.stderr)
         try:
@@ -112,7 +134,7 @@ def listen(
             if memory:
                 memory.begin_stream(audio.name)
                 events = memory.heard(events)
-            _print_events(events, transcript_writer(wanted), status)
+            _print_events(acted_on(events), transcript_writer(wanted), status)
         except (AudioFormatError, DeviceError):
             # A stream that is broken off may end in half a sample, or before the first.
             if not stop.requested:

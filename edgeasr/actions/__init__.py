@@ -1,0 +1,1 @@
+"""What happens when somebody has said something: programs are run, web hooks called, messages published."""

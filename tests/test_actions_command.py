@@ -1,0 +1,163 @@
+import json
+import sys
+import time
+from pathlib import Path
+from runpy import run_path
+
+import pytest
+import soundfile
+
+from edgeasr.actions.command import Command
+from edgeasr.errors import ActionError, ConfigError
+
+SCRIPTED = run_path(str(Path(__file__).with_name("scripted_model.py")))
+edgeasr, tone = SCRIPTED["edgeasr"], SCRIPTED["tone"]
+NASTY = "\"; touch /tmp/owned; $(id) `id` ' {end} {{x}} \n -rf *"
+FINAL = {"type": "final", "segment": 7, "start": 1.5, "end": 2.25, "text": NASTY, "tags": {"room": "kitchen"}}
+
+
+@pytest.fixture
+def recorder(tmp_path):
+    """A program that writes what it gets, and the function that reads it."""
+    program, got = tmp_path / "recorder.py", tmp_path / "got.json"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import json, os, sys\n"
+        "got = {'arguments': sys.argv[1:], 'stdin': sys.stdin.read(), 'environment': dict(os.environ)}\n"
+        f"open({str(got)!r}, 'w').write(json.dumps(got))\n"
+    )
+    program.chmod(0o755)
+    return program, lambda: json.loads(got.read_text())
+
+
+def test_each_placeholder_stays_within_its_argument(recorder):
+    program, got = recorder
+    command = Command(f"{program} --say={{text}} {{start}}-{{end}} '{{segment}} {{{{it}}}}' {{tags}} 'a b' ''")
+    command.deliver(FINAL)
+    assert got()["arguments"] == [f"--say={NASTY}", "1.5-2.25", "7 {it}", '{"room": "kitchen"}', "a b", ""]
+    assert not Path("/tmp/owned").exists()
+
+
+def test_the_event_is_told_as_json_too(recorder, monkeypatch):
+    monkeypatch.setenv("NOTIFY_SOCKET", "/run/ours")
+    monkeypatch.setenv("WATCHDOG_USEC", "1000")
+    program, got = recorder
+    Command(str(program)).deliver(FINAL)
+    assert got()["stdin"].endswith("\n")
+    assert json.loads(got()["stdin"]) == FINAL
+    assert json.loads(got()["environment"]["EDGEASR_EVENT"]) == FINAL
+    assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC"} & set(got()["environment"])
+
+
+def test_without_tags_nothing_is_filled_in(recorder):
+    program, got = recorder
+    Command(f"{program} {{tags}}").deliver({"segment": 0, "text": "so"})
+    assert got()["arguments"] == [""]
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import sys; sys.exit(3)", "ended with exit code 3"),
+        ("import os; os.kill(os.getpid(), 9)", "ended with signal SIGKILL"),
+    ],
+)
+def test_a_failure_is_told(code, message):
+    with pytest.raises(ActionError, match=message) as caught:
+        Command(f"{sys.executable} -c '{code}'").deliver(FINAL)
+    assert caught.value.again is False
+
+
+def test_a_program_that_does_not_end_is_killed_with_its_children(tmp_path):
+    pids = tmp_path / "pids"
+    with pytest.raises(ActionError, match=r"ran longer than 1\.5 s and was killed"):
+        Command(f"sh -c 'sleep 99 & echo $$ $! > {pids}; wait'", timeout_s=1.5).deliver(FINAL)
+    deadline = time.monotonic() + 20
+    for pid in map(int, pids.read_text().split()):
+        while _runs(pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def _runs(pid):
+    """A child whose parent died is a zombie until init has seen to it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_program_that_went_away_is_an_error(tmp_path):
+    program = tmp_path / "gone"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    command = Command(str(program))
+    program.unlink()
+    with pytest.raises(ActionError, match="cannot be run"):
+        command.deliver(FINAL)
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("", "without a program"),
+        ("echo 'unclosed", "cannot be split"),
+        ("echo {words}", r"got \{words\} in --exec, known are \{text\}, \{start\}"),
+        ("echo {}", r"got \{\} in --exec"),
+        ("no-such-program {text}", "is no program here"),
+        ("{text}", "is no program here"),
+        ("sh -c 'echo {text}'", "where it could run anything"),
+        ("/bin/bash -ec 'echo {tags}'", "where it could run anything"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_at_the_start(template, message):
+    with pytest.raises(ConfigError, match=message):
+        Command(template)
+
+
+def test_a_shell_gets_what_was_said_as_an_argument(tmp_path):
+    told = tmp_path / "told"
+    Command(f"sh -c 'printf %s \"$1\" > {told}' sh {{text}}").deliver(FINAL)
+    assert told.read_text() == NASTY
+
+
+class TestListen:
+    @pytest.fixture
+    def clip(self, tmp_path):
+        path = tmp_path / "so.wav"
+        soundfile.write(path, tone("so it goes"), 16_000)
+        return path
+
+    def test_runs_a_program_for_finals_alone(self, recorder, clip):
+        program, got = recorder
+        assert edgeasr("listen", "--source", clip, "--exec", f"{program} {{text}}") == (0, "so it goes\n", "")
+        assert got()["arguments"] == ["so it goes"]
+        event = json.loads(got()["stdin"])
+        assert (event["type"], event["text"], len(event["words"])) == ("final", "so it goes", 3)
+
+    def test_a_program_that_fails_is_a_note(self, clip):
+        code, out, err = edgeasr("listen", "--source", clip, "--exec", "false")
+        assert (code, out) == (0, "so it goes\n")
+        assert err == (
+            "edgeasr: --exec false: ended with exit code 1 (segment 0)\n"
+            "edgeasr: --exec false: 1 finals in all were not delivered\n"
+        )
+
+    def test_a_command_in_the_environment_is_not_split(self, recorder, clip, monkeypatch):
+        program, got = recorder
+        monkeypatch.setenv("EDGEASR_LISTEN_EXEC", f"{program} 'a b' {{text}}\ntrue")
+        assert edgeasr("listen", "--source", clip).code == 0
+        assert got()["arguments"] == ["a b", "so it goes"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("--exec", "no-such-program"), "is no program here"),
+            (("--webhook-allow", "host"), "--webhook-allow is for --webhook"),
+            (("--webhook", "http://192.168.1.2/x"), "add --webhook-allow 192.168.1.2"),
+        ],
+    )
+    def test_what_cannot_work_ends_it_at_once(self, clip, arguments, message):
+        code, out, err = edgeasr("listen", "--source", clip, *arguments)
+        assert (code, out) == (2, "")
+        assert message in err
