@@ -41,6 +41,12 @@ def mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(mel < 15.0, mel * 200 / 3, 1000.0 * np.exp((mel - 15.0) * np.log(6.4) / 27.0))
 
 
+def mel_edges_hz(config: FeatureConfig) -> NDArray[np.float64]:
+    """Where bands begin, peak and end: band b at elements b, b + 1 and b + 2. returns: (num_mels + 2,)"""
+    ends = hz_to_mel(np.array([config.low_hz, config.high_hz]))
+    return mel_to_hz(np.linspace(ends[0], ends[1], config.num_mels + 2))
+
+
 @lru_cache
 def mel_filterbank(config: FeatureConfig) -> Floats:
     """Triangular filters of unit area, spaced evenly on the mel scale.
@@ -48,8 +54,7 @@ def mel_filterbank(config: FeatureConfig) -> Floats:
     returns: (num_bins, num_mels)
     """
     bins = np.linspace(0, config.sample_rate_hz / 2, config.num_bins)
-    ends = hz_to_mel(np.array([config.low_hz, config.high_hz]))
-    edges = mel_to_hz(np.linspace(ends[0], ends[1], config.num_mels + 2))
+    edges = mel_edges_hz(config)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins[:, None] - left) / (centre - left)
     falling = (right - bins[:, None]) / (right - centre)
