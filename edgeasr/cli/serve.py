@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import closing
-from dataclasses import replace
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.options import DecoderName, Model, Threads
 from edgeasr.cli.signals import StopSignals
+from edgeasr.cli.sources import check_source, open_source
 from edgeasr.cli.terminal import print_note
 
 if TYPE_CHECKING:
+    from edgeasr.audio import AudioBlock, Source
+    from edgeasr.serve.hub import Hub
     from edgeasr.serve.limits import Limits
     from edgeasr.serve.server import ServerConfig
     from edgeasr.serve.stream import NewRecognizer
+    from edgeasr.serve.wyoming_server import WyomingAddress
 
 
 def serve(
@@ -53,6 +57,19 @@ def serve(
         Path | None, typer.Option(metavar="PEM", help="HTTPS with this certificate; browsers want it for a microphone.")
     ] = None,
     key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its key, where it is not in the same file.")] = None,
+    wyoming: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Home Assistant's protocol too, at tcp://127.0.0.1:10300 or unix:///PATH."),
+    ] = None,
+    wyoming_allow_remote: Annotated[
+        bool, typer.Option("--wyoming-allow-remote", help="At an address that others can reach: it knows no tokens.")
+    ] = False,
+    source: Annotated[
+        str, typer.Option(metavar="mic|FILE|URL", help="What the page hears as the device's microphone.")
+    ] = "mic",
+    device: Annotated[
+        str | None, typer.Option(metavar="N|NAME", help="The device's microphone, by number or a part of its name.")
+    ] = None,
     max_streams: Annotated[
         int | None,
         typer.Option(min=1, help="Heard at once; without it what this machine can do is measured at the start."),
@@ -70,15 +87,20 @@ def serve(
 
     Ctrl-C or SIGTERM ends it, after the last words of every stream.
     """
+    check_source(source, device, real_time=False)
     with needs_extra("serve"):
         from edgeasr.serve.limits import Limits
         from edgeasr.serve.security import Access, checked_token, read_token
         from edgeasr.serve.server import ServerConfig
+        from edgeasr.serve.wyoming_server import WyomingAddress
     if token_file and token:
         raise typer.BadParameter("give the token once, with --token-file or --token")
     known = read_token(token_file) if token_file else checked_token(token, "--token") if token else None
     access = Access(known, frozenset(map(str.lower, allow_host or [])), frozenset(allow_origin or []))
     config = ServerConfig(access, host, port, vosk_port, certificate, key)
+    address = WyomingAddress.parse(wyoming) if wyoming else None
+    if address is not None:
+        address.check(allow_remote=wyoming_allow_remote)
     limits = Limits(max_request_bytes=max_request_mb << 20, idle_s=idle)
     from edgeasr.recognizer import Recognizer, load_model
     from edgeasr.serve.capacity import measured_rtf, streams_for
@@ -88,15 +110,42 @@ def serve(
     new_recognizer = partial(Recognizer, loaded, decoder=decoder)
     streams = max_streams or streams_for(measured_rtf(new_recognizer()), workers)
     limits = replace(limits, max_streams=streams, max_connections=max(limits.max_connections, 2 * streams))
-    asyncio.run(_run(new_recognizer, limits, config, loaded.name, workers))
+    fronts = _Fronts(config, address, source, device, loaded.name)
+    asyncio.run(_run(new_recognizer, limits, workers, fronts))
 
 
-async def _run(
-    new_recognizer: NewRecognizer, limits: Limits, config: ServerConfig, model_name: str, workers: int
-) -> None:
+@dataclass(frozen=True)
+class _Fronts:
+    """What is put before the hub. wyoming: None for none; source, device: the microphone of the live page"""
+
+    config: ServerConfig
+    wyoming: WyomingAddress | None
+    source: str
+    device: str | None
+    model_name: str
+
+    async def open(self, hub: Hub, stop: StopSignals, opened: AsyncExitStack) -> list[str]:
+        """returns: where it is listened"""
+        from edgeasr.serve.server import Server
+        from edgeasr.serve.wyoming_conversation import WyomingModel
+        from edgeasr.serve.wyoming_server import WyomingServer
+
+        urls = []
+        if self.wyoming is not None:
+            model = WyomingModel(self.model_name)
+            urls.append((await opened.enter_async_context(WyomingServer(hub, self.wyoming, model))).bound)
+        server = Server(hub, self.config, self.model_name, partial(self._microphone, stop))
+        return (await opened.enter_async_context(server)).urls + urls
+
+    def _microphone(self, stop: StopSignals) -> Source[AudioBlock]:
+        is_file = Path(self.source).exists()
+        return cast("Source[AudioBlock]", open_source(self.source, self.device, stop, real_time=is_file))
+
+
+async def _run(new_recognizer: NewRecognizer, limits: Limits, workers: int, fronts: _Fronts) -> None:
     from edgeasr.serve.hub import Hub
     from edgeasr.serve.metrics import Metrics
-    from edgeasr.serve.server import Server, wait
+    from edgeasr.serve.server import wait
     from edgeasr.service.notify import ServiceManager
 
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -105,14 +154,15 @@ async def _run(
         loop.call_soon_threadsafe(stop.set)
 
     with (
-        StopSignals(request_stop),
+        StopSignals(request_stop) as signals,
         closing(ServiceManager.from_environment()) as manager,
     ):
         async with (
-            Hub(new_recognizer, limits, Metrics(model_name), threads=workers) as hub,
-            Server(hub, config, model_name) as server,
+            Hub(new_recognizer, limits, Metrics(fronts.model_name), threads=workers) as hub,
+            AsyncExitStack() as opened,
         ):
-            status = f"listening at {', '.join(server.urls)}, {limits.max_streams} streams at once"
+            urls = await fronts.open(hub, signals, opened)
+            status = f"listening at {', '.join(urls)}, {limits.max_streams} streams at once"
             print_note(f"{status}; Ctrl-C to end")
             manager.ready(status)
             await wait(stop, hub, manager)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from aiohttp import hdrs, web
 
 from edgeasr import __version__
-from edgeasr.serve.http_errors import HttpError, errors_as_json
+from edgeasr.serve.http_errors import errors_as_json
 from edgeasr.serve.hub import Hub
+from edgeasr.serve.live import LivePage
+from edgeasr.serve.live_device import LiveDevice, OpenSource
 from edgeasr.serve.metrics import CONTENT_TYPE
+from edgeasr.serve.page_files import page
 from edgeasr.serve.security import Access, add_security_headers, guard, without_token
 from edgeasr.serve.transcriptions import Transcriptions
 from edgeasr.serve.vosk import vosk
@@ -16,8 +19,8 @@ from edgeasr.serve.vosk import vosk
 STALLED_S = 30.0
 
 
-def make_app(hub: Hub, access: Access, model_name: str) -> web.Application:
-    """The application for `aiohttp.web.AppRunner`."""
+def make_app(hub: Hub, access: Access, model_name: str, open_source: OpenSource) -> web.Application:
+    """The application for `aiohttp.web.AppRunner`. open_source: the microphone of this machine, for the live page"""
     metrics = hub.metrics
     app = web.Application(middlewares=[errors_as_json(metrics), guard(access)])
     app.on_response_prepare.append(add_security_headers)
@@ -29,11 +32,11 @@ def make_app(hub: Hub, access: Access, model_name: str) -> web.Application:
 
     @without_token
     async def root(request: web.Request) -> web.StreamResponse:
-        """Clients of vosk-server open a web socket here."""
+        """The live page; and clients of vosk-server open a web socket here."""
         if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
             access.require_token(request)
             return await vosk(request, hub)
-        raise HttpError(404, "got no web socket, wanted one, or another path: see docs/serving.md", "http")
+        return await page(request)
 
     app.add_routes(
         [
@@ -45,6 +48,7 @@ def make_app(hub: Hub, access: Access, model_name: str) -> web.Application:
             web.get("/metrics", status.metrics),
         ]
     )
+    LivePage(hub, access, LiveDevice(hub, open_source), model_name).add_to(app)
     return app
 
 

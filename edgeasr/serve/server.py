@@ -11,9 +11,11 @@ from typing import Self
 
 from aiohttp import web
 
+from edgeasr.microphone import Microphone
 from edgeasr.serve.app import STALLED_S, make_app
 from edgeasr.serve.hub import Hub
 from edgeasr.serve.listener import BoundedServer, open_ports, server_tls
+from edgeasr.serve.live_device import OpenSource
 from edgeasr.serve.security import Access, check_host
 from edgeasr.service.notify import ServiceManager
 
@@ -45,13 +47,14 @@ class ServerConfig:
 class Server:
     """Listens inside `async with`; on leaving it clients get their last words, and the hub has stopped.
 
+    open_source: what the live page hears of this machine
     urls:   where it listens, once it does
     errors: ServeError where it cannot
     """
 
-    def __init__(self, hub: Hub, config: ServerConfig, model_name: str) -> None:
+    def __init__(self, hub: Hub, config: ServerConfig, model_name: str, open_source: OpenSource = Microphone) -> None:
         self._hub, self._config = hub, config
-        self._app = make_app(hub, config.access, model_name)
+        self._app = make_app(hub, config.access, model_name, open_source)
         self._opened = AsyncExitStack()
         self.urls: list[str] = []
 

@@ -3,7 +3,7 @@
 
 import { clock } from "./transcript.js";
 
-const UNSURE = 0.4; // confidence below which a word is dotted
+const UNSURE = 0.35; // confidence below which a word is dotted: every eleventh of the dev set, twice as often wrong
 const MAX_LINES = 1000; // on the page; the transcript holds more
 const AT_END_PX = 48;
 

@@ -5,10 +5,12 @@ const UNSENT_S = 2; // in the browser's own buffer, beyond which the network cou
 const RETRY_S = [1, 2, 4, 8, 15];
 const ENDING_MS = 8000;
 const OPENING_MS = 8000;
+const HERE_EVERY_MS = 15000;
 
 /** Sound that waits for the server; what finds no room is lost oldest first, and counted. */
 class SoundQueue {
   constructor(rate) {
+    this.rate = rate;
     this.room = Math.round(rate * QUEUE_S);
     this.clear();
   }
@@ -29,6 +31,11 @@ class SoundQueue {
     }
   }
 
+  /** Seconds that wait, lost ones too. */
+  get waiting_s() {
+    return (this.held + this.lost) / this.rate;
+  }
+
   /** What was lost before the next block, and that block. */
   take() {
     const lost = this.lost;
@@ -42,7 +49,7 @@ class SoundQueue {
 /**
  * One listening from start() to its end.
  *
- * on.message(message): what the server said, as an object
+ * on.message(message): what the server said, as an object; {type: "broken"} where a connection that served was lost
  * on.state(name, seconds): "connecting", "listening", "waiting" (for so many seconds, to try again), "stopping", "idle"
  * on.refused(code, text): the server said that it will not do this; the state is idle then
  * on.lost(seconds): sound that was not sent, because the connection was away or too slow
@@ -61,6 +68,7 @@ export class Connection {
     this.token = token;
     this.queue = rate ? new SoundQueue(rate) : null;
     this.attempt = 0;
+    this.saidHere = 0;
     this.ending = false;
     this.connect();
   }
@@ -80,7 +88,7 @@ export class Connection {
       return;
     }
     this.on.state("stopping");
-    this.flush();
+    this.flush({ all: true });
     this.say({ type: "stop" });
     this.timer = setTimeout(() => this.finish(), ENDING_MS);
   }
@@ -101,13 +109,14 @@ export class Connection {
 
   hear(message) {
     if (message.type === "welcome") {
+      this.on.message(message);
       this.say(this.request);
     } else if (message.type === "started") {
       clearTimeout(this.timer);
       this.started = true;
       this.attempt = 0;
       this.on.state("listening");
-      this.on.message(message);
+      this.on.message(this.queue ? { ...message, stream_s: this.queue.waiting_s } : message);
       this.flush();
     } else if (message.type === "error") {
       const { on } = this;
@@ -116,17 +125,18 @@ export class Connection {
     } else {
       this.on.message(message);
       if (message.type === "ended") this.finish();
+      else if (!this.queue) this.sayHere();
     }
   }
 
   closed() {
     clearTimeout(this.timer);
-    this.started = false;
     if (this.ending) {
       this.finish();
       return;
     }
-    this.on.message({ type: "broken" });
+    if (this.started) this.on.message({ type: "broken" });
+    this.started = false;
     const wait_s = RETRY_S[Math.min(this.attempt++, RETRY_S.length - 1)];
     this.on.state("waiting", wait_s);
     this.timer = setTimeout(() => this.connect(), wait_s * 1000);
@@ -142,8 +152,9 @@ export class Connection {
     this.on.state("idle");
   }
 
-  flush() {
-    while (this.started && this.queue?.blocks.length && this.socket.bufferedAmount < this.rate * 2 * UNSENT_S) {
+  flush({ all = false } = {}) {
+    const mayWait = all ? Infinity : this.rate * 2 * UNSENT_S; // bytes
+    while (this.started && this.queue?.blocks.length && this.socket.bufferedAmount < mayWait) {
       const { lost, pcm } = this.queue.take();
       if (lost) {
         this.say({ type: "gap", samples: lost });
@@ -151,6 +162,13 @@ export class Connection {
       }
       this.socket.send(pcm);
     }
+  }
+
+  /** Who only watches says nothing else. Not by a timer: browsers slow those of pages in the background. */
+  sayHere() {
+    if (performance.now() - this.saidHere < HERE_EVERY_MS) return;
+    this.saidHere = performance.now();
+    this.say({ type: "here" });
   }
 
   say(message) {

@@ -7,7 +7,7 @@ const QUIET_DB = -45; // peaks below it for QUIET_S are worth a word
 const QUIET_S = 4;
 const CLIPPED_DB = -0.1;
 const PEAK_HOLD_MS = 1200;
-const SPOKEN_EVERY_MS = 500; // what assistive technology reads of a meter changes no faster
+const TEXT_EVERY_MS = 300; // figures that change faster cannot be read, nor read out
 const SPARK_VALUES = 60;
 const SHOWN_VECTORS = 48;
 const SVG = "http://www.w3.org/2000/svg";
@@ -24,7 +24,8 @@ export class LevelMeter {
   reset() {
     this.held = { db: FLOOR_DB, at: 0 };
     this.loudAt = performance.now();
-    this.spokenAt = 0;
+    this.textAt = 0;
+    this.loudest = 0;
     this.clippedAt = -Infinity;
     this.fill.style.transform = "scaleX(0)";
     this.mark.style.opacity = 0;
@@ -44,10 +45,13 @@ export class LevelMeter {
     this.mark.style.left = `calc(${100 * share(this.held.db)}% - 2px)`;
     this.mark.style.opacity = this.held.db > FLOOR_DB ? 1 : 0;
     this.meter.toggleAttribute("data-clipped", now - this.clippedAt < PEAK_HOLD_MS);
-    if (now - this.spokenAt < SPOKEN_EVERY_MS) return;
-    this.spokenAt = now;
-    this.say(`${Math.round(rms_db)} dB`, `${Math.round(rms_db)} decibels`, rms_db);
+    this.loudest = Math.max(this.loudest, rms);
+    if (now - this.textAt < TEXT_EVERY_MS) return;
+    const db = Math.round(decibels(this.loudest));
+    this.say(`${db} dB`.replace("-", "\u2212"), `${db} decibels`, db);
     this.remark(this.complaint(now));
+    this.textAt = now;
+    this.loudest = 0;
   }
 
   complaint(now) {
@@ -63,8 +67,8 @@ export class LevelMeter {
   }
 
   remark(text) {
-    this.note.textContent = text || "\u00a0";
-    this.note.classList.toggle("warn", text !== "");
+    this.note.textContent = text;
+    this.note.hidden = text === "";
   }
 }
 
@@ -108,10 +112,10 @@ export class MemoryTimeline {
     this.draw();
   }
 
-  /** vector: {number, start, end, decision, similarity, into} as the server sends it. */
-  show(vector) {
+  /** vector: {number, start, end, decision, similarity, into} and the totals, as the server sends it. */
+  show({ stored, merged, skipped, ...vector }) {
     const kind = { store: "stored", pin: "stored", merge: "merged", skip: "skipped" }[vector.decision];
-    this.totals[kind]++;
+    this.totals = { stored, merged, skipped };
     this.vectors.push({ ...vector, kind });
     if (this.vectors.length > SHOWN_VECTORS) this.vectors.shift();
     this.count();
@@ -158,9 +162,9 @@ function mark({ kind, number, into, start, end, similarity }, at, base, step) {
 }
 
 function arc(from, to, y) {
-  const rise = Math.min(y - 2, 6 + (to - from) / 3);
-  const middle = (from + to) / 2;
-  return element("path", { class: "arc", d: `M${to} ${y}C${to} ${y - rise * 1.2} ${middle} ${y - rise} ${middle} ${y - rise}S${from} ${y - rise * 1.2} ${from} ${y}` });
+  const half = (to - from) / 2;
+  const rise = Math.min(y - 2, 5 + half / 2);
+  return element("path", { class: "arc", d: `M${from} ${y}A${half} ${rise} 0 0 1 ${to} ${y}` });
 }
 
 function element(name, attributes) {

@@ -25,6 +25,8 @@ const memory = new MemoryTimeline({
 });
 const connection = new Connection({ message: hear, state: showState, refused, lost: lostSound });
 
+const LOAD_NOTE = byId("rtf-note").textContent;
+
 let microphone = null;
 let releaseScreen = () => {};
 let openSegment = null; // the partial that is on the page
@@ -37,6 +39,7 @@ async function start() {
   level.reset();
   latency.reset();
   load.reset();
+  timebase.silent();
   const source = chosenSource();
   if (source === "browser" && !(await openBrowserMicrophone())) return;
   if (!running) {
@@ -80,7 +83,11 @@ function closeMicrophone() {
 }
 
 function hear(message) {
-  const told = { started, partial, final, memory: vector, status, broken, remark, ended: closed };
+  const told = {
+    welcome, started, partial, final, status, broken, ended,
+    memory: (vector) => memory.show(vector),
+    level: ({ peak, rms }) => level.show(peak, rms),
+  };
   told[message.type]?.(message);
 }
 
@@ -88,17 +95,22 @@ function started(message) {
   notice.hide();
   timebase.began(message.stream, message.stream_s);
   memory.reset();
-  byId("model").textContent = message.model;
+}
+
+function welcome({ model }) {
+  byId("model").textContent = model;
   byId("model").hidden = false;
 }
 
 function partial(event) {
+  showLatency(event);
   openSegment = event;
   captions.showPartial(event, timebase.page(event.start));
 }
 
 function final(event) {
   if (!timebase.isNew(event.segment)) return;
+  showLatency(event);
   openSegment = null;
   addLine(event);
 }
@@ -111,34 +123,39 @@ function addLine(event) {
   showTranscriptButtons();
 }
 
-function vector(message) {
-  memory.show(message);
+/** Of a word that is new on the page: since it began to be spoken. */
+function showLatency({ segment, words, latency_ms }) {
+  const shown = openSegment?.segment === segment ? openSegment.words.length : 0;
+  if (words.length > shown) latency.show(timebase.latency_ms(words.at(-1).start) ?? latency_ms);
 }
 
-function status(message) {
-  load.show(message.rtf);
-  latency.show(timebase.latency_ms(message.heard_s) ?? message.latency_ms);
-  if (message.peak !== undefined) level.show(message.peak, message.rms);
+function status({ rtf, waiting_s }) {
+  load.show(rtf);
+  byId("rtf-note").textContent = waiting_s > 1 ? `${waiting_s.toFixed(1)} s of sound wait` : LOAD_NOTE;
 }
 
-function remark({ text }) {
-  captions.addRemark(text);
-}
-
-function broken() {
-  // What was heard of the open sentence would be lost with it: it stays as it is.
-  if (openSegment?.words.length) addLine({ ...openSegment, cues: [{ start: openSegment.start, end: openSegment.end, text: openSegment.text }] });
+/** No final comes any more: what was heard of the open sentence stays as it is. */
+function keepOpenSegment() {
+  if (openSegment?.words.length) {
+    const { start, end, text } = openSegment;
+    addLine({ ...openSegment, cues: [{ start, end, text }] });
+  }
   openSegment = null;
-  timebase.broke();
   captions.dropPartial();
 }
 
-function closed({ text }) {
+function broken() {
+  keepOpenSegment();
+  captions.addRemark("The connection was lost here.");
+}
+
+function ended({ text }) {
+  keepOpenSegment();
   if (text) notice.show(text);
 }
 
 async function refused(code, text) {
-  broken();
+  keepOpenSegment();
   if (code !== "unauthorized") {
     notice.show(text);
     return;
@@ -167,7 +184,7 @@ function showState(state, seconds) {
     running = false;
     closeMicrophone();
     releaseScreen();
-    captions.dropPartial();
+    keepOpenSegment();
   }
   byId("start").toggleAttribute("data-running", !stopped);
   byId("start").disabled = state === "stopping";

@@ -8,24 +8,20 @@ export class Timebase {
     this.offset = 0; // from the stream's time to the page's
     this.stream = null;
     this.lastSegment = -1;
-    this.live = false;
-    this.forgetCaptured();
+    this.captured_s = 0; // by the browser's microphone, while this page is open
+    this.zero_s = 0; // of them when the stream began
+    this.blocks = [];
   }
 
-  /** A stream began, or is watched from stream_s on; one that is known goes on where it was. */
+  /** A stream began, or is watched, and its time is stream_s now; one that is known goes on where it was. */
   began(stream, stream_s) {
-    this.live = true;
+    this.zero_s = this.captured_s - stream_s;
     if (stream === this.stream) return;
     this.stream = stream;
     this.lastSegment = -1;
     const now = performance.now();
     this.epoch ??= now - 1000 * stream_s;
     this.offset = (now - this.epoch) / 1000 - stream_s;
-  }
-
-  broke() {
-    this.live = false;
-    this.forgetCaptured();
   }
 
   page(stream_s) {
@@ -39,6 +35,11 @@ export class Timebase {
     return true;
   }
 
+  /** The browser's microphone is closed: what is heard from now on was captured elsewhere. */
+  silent() {
+    this.blocks = [];
+  }
+
   /** The browser's microphone gave so many seconds, just now. */
   captured(seconds) {
     this.captured_s += seconds;
@@ -46,14 +47,9 @@ export class Timebase {
     if (this.blocks.length > KEPT_BLOCKS) this.blocks.shift();
   }
 
-  /** How long ago what was heard at heard_s was captured here; null where it was not captured here. */
-  latency_ms(heard_s) {
-    const block = this.blocks.find(({ until_s }) => until_s >= heard_s - 1e-6);
+  /** How long ago what is at stream_s was captured; null where it was not captured here. */
+  latency_ms(stream_s) {
+    const block = this.blocks.find(({ until_s }) => until_s >= this.zero_s + stream_s);
     return block ? performance.now() - block.at : null;
-  }
-
-  forgetCaptured() {
-    this.captured_s = 0;
-    this.blocks = [];
   }
 }
