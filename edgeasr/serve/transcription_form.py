@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from edgeasr.serve.http_errors import HttpError, busy
 from edgeasr.serve.hub import RETRY_AFTER_S, Hub
@@ -26,6 +27,7 @@ _MAX_FIELDS = 50
 _MAX_NAME_CHARS = 100
 _GRANULARITIES_FIELD = "timestamp_granularities[]"
 _FILE = "file"
+_MALFORMED = (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError)  # of aiohttp's reader
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,10 @@ async def received(request: web.Request, hub: Hub, model_name: str) -> AsyncIter
             if hub.stopping:
                 raise busy("the server is stopping: try again later", "stopping", RETRY_AFTER_S) from None
             raise HttpError(408, f"got no whole request in {limits.request_s:g} s: send it faster", "slow") from None
-        except (ValueError, AssertionError, web.RequestPayloadError) as error:  # of aiohttp's reader
+        except _MALFORMED as error:
+            reason = _shown(str(error))
             raise HttpError(
-                400, f"got a malformed request ({error}), wanted multipart/form-data", "malformed"
+                400, f"got a malformed request ({reason}), wanted multipart/form-data", "malformed"
             ) from None
         file.flush()
         yield _checked(file.name, name, fields, model_name)
