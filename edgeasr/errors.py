@@ -51,6 +51,10 @@ class ActionError(EdgeasrError):
         self.again = again
 
 
+class ServiceError(EdgeasrError):
+    """A service that cannot be installed, removed or asked about."""
+
+
 class ServeError(EdgeasrError):
     """A server that cannot be started as asked, or a client's request that is refused."""
 

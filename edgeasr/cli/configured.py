@@ -63,6 +63,11 @@ def configure(context: Any, name: str, command: Any, *, given: str | Path | None
         check_sections(files, context.command.list_commands(context))
         check_keys(files, command, (name,))
     check_variables(f"{variable((name,))}_", known_variables(options))
+    context.default_map = {name: defaults_of(options, files, context)}
+
+
+def defaults_of(options: Iterable[Option], files: Iterable[ConfigFile], context: Any) -> dict[str, Any]:
+    """What click takes for the default values of a command and of the commands in it. errors: as for `configure`"""
     defaults: dict[str, Any] = {}
     for option in options:
         setting = effective(option, files, context)
@@ -72,7 +77,7 @@ def configure(context: Any, name: str, command: Any, *, given: str | Path | None
                 table = table.setdefault(part, {})
             table[option.parameter.name] = setting.value
             _let_be_switched_off(option.parameter)
-    context.default_map = {name: defaults}
+    return defaults
 
 
 def effective(option: Option, files: Iterable[ConfigFile], context: Any) -> Setting | None:

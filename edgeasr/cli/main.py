@@ -32,6 +32,7 @@ COMMANDS = (
     "devices",
     "lm",
     "memory",
+    "service",
     "config",
 )
 

@@ -23,12 +23,8 @@ class ServiceManager:
 
     def __init__(self, address: str = "", watchdog_s: float | None = None) -> None:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        self._socket: socket.socket | None = None
-        if address.startswith(("/", "@")):
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-            # A manager that does not read must not stop recognition.
-            self._socket.setblocking(False)
-        self.watchdog_s = watchdog_s if self._socket else None
+        self._listens = address.startswith(("/", "@"))
+        self.watchdog_s = watchdog_s if self._listens else None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -50,15 +46,13 @@ class ServiceManager:
     def stopping(self) -> None:
         self._send("STOPPING=1")
 
-    def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
     def _send(self, *lines: str) -> None:
-        if self._socket is not None:
-            with suppress(OSError):
-                self._socket.sendto("\n".join(lines).encode(), self._address)
+        if not self._listens:
+            return
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as told:
+            # A manager that does not read must not stop recognition.
+            told.setblocking(False)
+            told.sendto("\n".join(lines).encode(), self._address)
 
 
 def _line(text: str) -> str:
