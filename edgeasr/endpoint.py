@@ -1,17 +1,29 @@
-"""Where a segment ends: rules in seconds, in the manner of Kaldi's online endpointing."""
+"""Where a segment ends: rules in seconds, in the manner of Kaldi's online endpointing.
+
+The silence of a rule is that of the voice of the segment: frames that the model takes for a pause, or in which only
+somebody much quieter goes on. The energy of noise, which need never fall, does not count.
+"""
+
+from __future__ import annotations
 
 import math
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
 
+from edgeasr.config import FrozenConfig, require
 from edgeasr.errors import ConfigError
+from edgeasr.voice_activity import Activity
 
 
 @dataclass(frozen=True)
-class EndpointRule:
+class EndpointRule(FrozenConfig):
     """A segment ends when all conditions of one rule hold.
 
     must_contain_speech:    the segment must hold a word
-    min_trailing_silence_s: so long since the last letter; 0 lets the rule fire in the middle of a word
+    min_trailing_silence_s: so long since the voice was last heard; 0 lets the rule fire in the middle of a word
     min_segment_s:          so long since the segment's start
     errors:                 ConfigError for a negative or infinite duration, or if both are 0
     """
@@ -53,6 +65,8 @@ class EndpointConfig:
     breath:  a long segment ends at a short pause, rather than in the middle of a word later
     length:  nobody pauses, but a segment must stay bounded
     silence: nobody speaks
+
+    background_db: voices so far below that of the segment do not keep it open
     """
 
     rules: tuple[EndpointRule, ...] = (
@@ -61,11 +75,70 @@ class EndpointConfig:
         EndpointRule("length", must_contain_speech=True, min_trailing_silence_s=0.0, min_segment_s=20.0),
         EndpointRule("silence", must_contain_speech=False, min_trailing_silence_s=5.0, min_segment_s=0.0),
     )
+    background_db: float = 20.0
 
     def __post_init__(self) -> None:
         names = [rule.name for rule in self.rules]
         if len(set(names)) != len(names):
             raise ConfigError(f"got endpoint rules named {names}, wanted each name once: rename one")
+        require(self.background_db > 0, f"background_db is {self.background_db}: it must be positive")
+
+
+def _preset(pause_s: float, breath: tuple[float, float], length_s: float) -> EndpointConfig:
+    """breath: seconds of silence, and of the segment from which on they are enough"""
+    return EndpointConfig(
+        (
+            EndpointRule("pause", True, pause_s, 0.0),
+            EndpointRule("breath", True, *breath),
+            EndpointRule("length", True, 0.0, length_s),
+            EndpointRule("silence", False, 5.0, 0.0),
+        )
+    )
+
+
+PRESETS: Mapping[str, EndpointConfig] = MappingProxyType(
+    {
+        "fast": _preset(0.4, (0.2, 8.0), 12.0),
+        "normal": EndpointConfig(),
+        "dictation": _preset(1.6, (0.8, 20.0), 40.0),
+    }
+)
+"""Rules by name: for commands, for talk, for whoever thinks while speaking; docs/endpoints.md has their figures."""
+
+
+def endpoint_config(wanted: EndpointConfig | str | None) -> EndpointConfig:
+    """Rules as they are, those of a preset or of a TOML file; None for the default ones.
+
+        background_db = 20.0
+        [[rules]]
+        name = "pause"
+        must_contain_speech = true
+        min_trailing_silence_s = 0.6
+        min_segment_s = 0.0
+
+    errors: ConfigError for an unknown name, and for a file that cannot be read or holds something else
+    """
+    if isinstance(wanted, EndpointConfig):
+        return wanted
+    if wanted is None or wanted in PRESETS:
+        return PRESETS[wanted or "normal"]
+    if not wanted.endswith(".toml"):
+        raise ConfigError(f"got endpoint {wanted!r}, wanted one of {', '.join(PRESETS)}, or a .toml file with rules")
+    try:
+        values = tomllib.loads(Path(wanted).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read the endpoint rules of {wanted}: {error}") from error
+    unknown = sorted(set(values) - {"rules", "background_db"})
+    require(not unknown, f"unknown key {', '.join(unknown)} in {wanted}: known keys are background_db, rules")
+    rules, background_db = values.get("rules"), values.get("background_db", EndpointConfig.background_db)
+    tables = isinstance(rules, list) and all(isinstance(rule, dict) for rule in rules)
+    require(tables, f"got no [[rules]] in {wanted}, wanted tables of endpoint rules: see docs/endpoints.md")
+    number = isinstance(background_db, int | float) and not isinstance(background_db, bool)
+    require(number, f"background_db in {wanted} is {background_db!r}: wanted a number of dB")
+    try:
+        return EndpointConfig(tuple(EndpointRule.from_dict(rule) for rule in rules or ()), background_db)
+    except (ConfigError, TypeError) as error:
+        raise ConfigError(f"{wanted}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -80,3 +153,74 @@ class Endpointer:
             if rule.holds(has_speech, trailing_silence_s, segment_s):
                 return rule
         return None
+
+
+# The level of a voice follows a louder chunk sooner than a softer one.
+_RISE, _FALL = 0.5, 0.1
+
+
+class Foreground:
+    """The voice of one segment, by its level, and how long it has been silent.
+
+    below_db: what is so far below it is another one, in the background
+    """
+
+    def __init__(self, below_db: float) -> None:
+        self._below_db = below_db
+        self._before_db = -math.inf
+        self.begin()
+
+    def begin(self) -> None:
+        """Another segment, perhaps another voice."""
+        self._voice_db: float | None = None
+        self._silent_s = 0.0
+
+    def accept(self, level_db: float, pause_s: float, chunk_s: float) -> float:
+        """How long the voice has been silent after one more chunk.
+
+        pause_s: how long the model has heard a pause; a sound is heard up to a chunk after it was made
+        """
+        level_db, self._before_db = max(level_db, self._before_db), level_db
+        if pause_s >= chunk_s:
+            self._silent_s += chunk_s
+        elif self._voice_db is None or level_db > self._voice_db - self._below_db:
+            before_db = level_db if self._voice_db is None else self._voice_db
+            self._voice_db = before_db + (level_db - before_db) * (_RISE if level_db > before_db else _FALL)
+            self._silent_s = pause_s
+        else:
+            self._silent_s += chunk_s
+        return max(self._silent_s, pause_s)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Why a segment ended.
+
+    name:      of the rule; "gap" where time was lost, "end" where the input ended
+    time_s:    in stream time, when it was decided
+    segment_s: how long the segment was; words: how many it had
+    silence_s: since its voice was last heard; pause_s: since the model last heard anything
+    activity:  of the latest chunk
+    rule:      None for a gap and the end
+    """
+
+    name: str
+    time_s: float
+    segment_s: float
+    words: int
+    silence_s: float
+    pause_s: float
+    activity: Activity
+    rule: EndpointRule | None = None
+
+    def __str__(self) -> str:
+        parts = [f"{self.words} word{'s' * (self.words != 1)} in {self.segment_s:.2f} s"]
+        if self.rule and self.rule.min_trailing_silence_s:
+            parts.append(f"{self.silence_s:.2f} s silent, wanted {self.rule.min_trailing_silence_s:g}")
+        if self.rule and self.rule.min_segment_s:
+            parts.append(f"longer than {self.rule.min_segment_s:g} s")
+        if self.silence_s > self.pause_s and self.rule and self.pause_s < self.rule.min_trailing_silence_s:
+            parts.append("somebody quieter goes on")
+        heard = self.activity
+        parts.append(f"level {heard.level_db:.0f} dBFS over {heard.floor_db:.0f}, speech {heard.speech:.2f}")
+        return f"{self.time_s:.2f} s, {self.name}: {'; '.join(parts)}"

@@ -26,14 +26,16 @@ from edgeasr.audio import AudioBlock, BlockT, Source, Waveform, check_sample_rat
 from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.decoder import Decoder, Word
 from edgeasr.decoding import Decoding
-from edgeasr.endpoint import EndpointConfig, Endpointer
+from edgeasr.endpoint import Endpoint, EndpointConfig, Endpointer, EndpointRule, Foreground, endpoint_config
 from edgeasr.errors import AudioFormatError, BundleError, ConfigError, DeviceError
 from edgeasr.features import FeatureBlock, Floats
 from edgeasr.front_end import FeatureFrontEnd, FrontEnd, FrontEndT, WaveformFrontEnd
+from edgeasr.gate import Gate, GateConfig
 from edgeasr.ladder import Rung
 from edgeasr.memory import Admission, MemoryKeeper, MemoryPolicy, Recall
 from edgeasr.model import AcousticModel
 from edgeasr.transcript import Event, TranscriptBuilder
+from edgeasr.voice_activity import Activity, VoiceActivity
 
 DECODERS = ("greedy", "lm")
 
@@ -49,7 +51,9 @@ class Recognizer:
     backend:       as for AcousticModel, of which a bundle makes one; so is threads
     decoder:       "lm" for words of the bundle's language model, "greedy" for pieces as they are heard; None for
                    "lm" where the bundle has one
-    endpoint:      where segments end; None for the default rules
+    endpoint:      where segments end, as rules or as `edgeasr.endpoint.endpoint_config` takes them
+    on_endpoint:   told why each segment ended, those without words too
+    gate:          holds back silence, which then costs next to nothing; None to hear everything
     memory_policy: decides first what the encoder keeps of the past, see edgeasr.memory_policies; None for the model's
                    own rules
     on_admission:  told what became of every summary
@@ -66,7 +70,9 @@ class Recognizer:
         backend: str | None = None,
         threads: int = 1,
         decoder: str | None = None,
-        endpoint: EndpointConfig | None = None,
+        endpoint: EndpointConfig | str | None = None,
+        on_endpoint: Callable[[Endpoint], None] | None = None,
+        gate: GateConfig | None = None,
         memory_policy: MemoryPolicy | None = None,
         on_admission: Callable[[Admission], None] | None = None,
         recall: Recall | None = None,
@@ -82,7 +88,8 @@ class Recognizer:
             )
         self._own_model = self.model
         self._rung = Rung("lm" if self._word_graph else "greedy", self.model.config.chunk_ms, self.model.threads)
-        self._endpointer = Endpointer(endpoint or EndpointConfig())
+        self._endpointer = Endpointer(endpoint_config(endpoint))
+        self._on_endpoint, self._gate_config = on_endpoint, gate
         self._new_memory = partial(MemoryKeeper, memory_policy, on_admission, recall)
         self.reset()
 
@@ -93,6 +100,10 @@ class Recognizer:
         self._memory = self._new_memory()
         self._decoding = Decoding(self.model, self._word_graph, self._rung)
         self._builder = TranscriptBuilder()
+        self._activity = VoiceActivity(self.model.config.features, self.model.config.chunk_s)
+        self._gate = Gate(self._gate_config, self.model.config.features.hop_s)
+        self._foreground = Foreground(self._endpointer.config.background_db)
+        self._silence_s = 0.0
         self._num_frames = 0
         self._next_frame = 0
         self._jumps: deque[_Jump] = deque()
@@ -108,7 +119,17 @@ class Recognizer:
     @property
     def heard_s(self) -> float:
         """Time of the audio that this stream was stepped through, without what was left out of long gaps."""
-        return self._num_frames * self.model.config.frame_s
+        return self._num_frames * self.model.config.frame_s + self._gate.held_s + self._gate.passed_s
+
+    @property
+    def gated_s(self) -> float:
+        """How much of it the gate did not let through."""
+        return self._gate.passed_s
+
+    @property
+    def activity(self) -> Activity:
+        """What the latest chunk sounded like: level, background, probability of speech."""
+        return self._activity.last
 
     def use(self, rung: Rung) -> None:
         """Take more or less effort: from the next chunk on, and with another decoder from the next segment on.
@@ -178,26 +199,20 @@ class Recognizer:
 
     def is_ready(self) -> bool:
         """Whether there is input for a step."""
-        return self._front_end is not None and self._front_end.is_ready()
+        return self._gate.is_ready or (self._front_end is not None and self._front_end.is_ready())
 
     def step(self) -> list[Event]:
         """Run the next chunk. The last one after input_finished() ends the last segment."""
-        if self._front_end is None or not self._front_end.is_ready():
+        if self._front_end is None or not self.is_ready():
             raise RuntimeError("step() without input for a chunk: ask is_ready() first")
-        features = self._front_end.take()
-        emissions, self._state = self.model.step(features, self._state, self._memory)
-        num_frames = self._decoding.accept(emissions)
-        self._num_frames += num_frames
-        self._next_frame += num_frames
-        events = self._segment_events()
-        if self._jumps and self._jumps[0].at <= self._front_end.num_taken:
-            events += self._end_segment(in_speech=False)
-            num_frames = self._jumps.popleft().num_frames
-            self._next_frame += num_frames
-            self._memory.moved(num_frames * self.model.config.frame_s)
-            self._decoder.reset(self._next_frame)
+        features = self._let_through(self._front_end)
+        events = [] if features is None else self._heard(features)
+        if self._jumps and self._jumps[0].at <= self._front_end.num_taken and not self._gate.is_ready:
+            events += self._end_segment("gap")
+            self._gate.give_up()
+            self._move_on(self._jumps.popleft().num_frames)
         if self._finished and not self.is_ready():
-            events += self._end_segment(in_speech=False)
+            events += self._end_segment("end")
         self._change_model()
         self._decoding.change()
         return events
@@ -226,12 +241,44 @@ class Recognizer:
     def _decoder(self) -> Decoder:
         return self._decoding.decoder
 
+    def _let_through(self, front_end: FrontEnd) -> Floats | None:
+        """What is to be heard next; None while silence is held back."""
+        gate, config = self._gate, self.model.config
+        if not gate.is_ready:
+            chunk = front_end.take()
+            end_s = self._next_frame * config.frame_s + gate.behind_s + len(chunk) * config.features.hop_s
+            activity = self._activity.accept_features(chunk, end_s)
+            gate.accept(chunk, activity, idle=not self._decoder.has_speech)
+        if not gate.is_ready:
+            return None
+        if num_rows := gate.take_passed():
+            self._move_on(num_rows // config.encoder.subsampling)
+        return gate.take()
+
+    def _heard(self, features: Floats) -> list[Event]:
+        """A chunk through model and decoder."""
+        emissions, self._state = self.model.step(features, self._state, self._memory)
+        self._activity.accept_heard(emissions.speech)
+        num_frames = self._decoding.accept(emissions)
+        self._num_frames += num_frames
+        self._next_frame += num_frames
+        pause_s, chunk_s = self._decoder.trailing_silence_s, num_frames * self.model.config.frame_s
+        self._silence_s = self._foreground.accept(self.activity.level_db, pause_s, chunk_s)
+        return self._segment_events()
+
+    def _move_on(self, num_frames: int) -> None:
+        """Time goes on by frames that are not heard."""
+        self._next_frame += num_frames
+        self._memory.moved(num_frames * self.model.config.frame_s)
+        self._decoder.reset(self._next_frame)
+        self._foreground.begin()
+
     def _change_model(self) -> None:
-        """Step as is wanted, where chunks of that length begin."""
+        """Step as is wanted, where chunks of that length begin and none of another is held back."""
         rung, own = self._rung, self._own_model
         if self._finished or (self.model.threads, self.model.config.chunk_ms) == (rung.threads, rung.chunk_ms):
             return
-        if self._num_frames % own.config.with_chunk(rung.chunk_ms).encoder.chunk_frames:
+        if self._gate.held_s or self._num_frames % own.config.with_chunk(rung.chunk_ms).encoder.chunk_frames:
             return
         is_own = (own.threads, own.config.chunk_ms) == (rung.threads, rung.chunk_ms)
         self.model = own if is_own else own.variant(threads=rung.threads, chunk_ms=rung.chunk_ms)
@@ -274,9 +321,9 @@ class Recognizer:
     def _segment_events(self) -> list[Event]:
         decoder = self._decoder
         segment_s = decoder.num_frames * self.model.config.frame_s
-        rule = self._endpointer.fired(decoder.has_speech, decoder.trailing_silence_s, segment_s)
+        rule = self._endpointer.fired(decoder.has_speech, self._silence_s, segment_s)
         if rule is not None:
-            return self._end_segment(in_speech=rule.interrupts_speech)
+            return self._end_segment(rule.name, rule)
         words = decoder.hypothesis()
         self._memory.text = " ".join(word.word for word in words)
         partial = self._builder.partial(
@@ -287,12 +334,14 @@ class Recognizer:
         )
         return [partial] if partial else []
 
-    def _end_segment(self, *, in_speech: bool) -> list[Event]:
+    def _end_segment(self, name: str, rule: EndpointRule | None = None) -> list[Event]:
         """Begin the next segment; one without words leaves no event."""
         self._memory.text = ""
         decoder = self._decoder
         start_s, words = decoder.start_s, decoder.hypothesis()
-        if in_speech:
+        self._explain(name, rule, len(words))
+        self._foreground.begin()
+        if rule and rule.interrupts_speech:
             words = decoder.cut()
         else:
             decoder.reset()
@@ -300,7 +349,14 @@ class Recognizer:
         if not words:
             return []
         end_s = self._heard_until(decoder.start_s, words)
-        return [self._builder.final(words, start=start_s, end=end_s)]
+        return [self._builder.final(words, start=start_s, end=end_s, endpoint=name)]
+
+    def _explain(self, name: str, rule: EndpointRule | None, num_words: int) -> None:
+        if self._on_endpoint is not None:
+            decoder, silence_s = self._decoder, self._silence_s
+            segment_s, pause_s = decoder.end_s - decoder.start_s, decoder.trailing_silence_s
+            told = Endpoint(name, decoder.end_s, segment_s, num_words, silence_s, pause_s, self.activity, rule)
+            self._on_endpoint(told)
 
     def _heard_until(self, end_s: float, words: tuple[Word, ...]) -> float:
         """The end of a segment: silence added to the input does not count, words emitted late, in it, do."""

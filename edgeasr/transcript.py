@@ -72,9 +72,18 @@ class Partial(_SegmentEvent):
 
 @dataclass(frozen=True)
 class Final(_SegmentEvent):
-    """A finished segment; as `Partial`, and all of the text is stable."""
+    """A finished segment; as `Partial`, and all of the text is stable.
+
+    endpoint: name of the rule that ended it, see `edgeasr.endpoint.Endpoint`; empty where it is not known
+    """
 
     type: ClassVar[str] = "final"
+
+    endpoint: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As of any event, with the endpoint where it is known."""
+        return super().to_dict() | ({"endpoint": self.endpoint} if self.endpoint else {})
 
 
 Event = Partial | Final
@@ -99,11 +108,11 @@ class TranscriptBuilder:
         self._said = (text, stable)
         return Partial(self._segment, start, end, text, stable, words)
 
-    def final(self, words: tuple[Word, ...], *, start: float, end: float) -> Final:
+    def final(self, words: tuple[Word, ...], *, start: float, end: float, endpoint: str = "") -> Final:
         """Closes the segment; the next event belongs to a new one."""
         self._check(words, len(words), start, end)
         text = _text(words)
-        event = Final(self._segment, start, end, text, len(text), words)
+        event = Final(self._segment, start, end, text, len(text), words, endpoint)
         self._segment += 1
         self._closed_s = end
         self._stable_words = []
