@@ -86,9 +86,15 @@ class Served(NamedTuple):
 
 
 @asynccontextmanager
-async def served(model: Any = None, access: Access | None = None, **limits: Any) -> AsyncIterator[Served]:
+async def served(
+    model: Any = None,
+    access: Access | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    **limits: Any,
+) -> AsyncIterator[Served]:
     """A server and a client of it."""
-    config = ServerConfig(access or Access(), port=0)
+    config = ServerConfig(access or Access(), port=0, certificate=certificate, key=key)
     async with (
         make_hub(model, **limits) as hub,
         Server(hub, config, "scripted") as server,

@@ -81,10 +81,15 @@ class BoundedServer:
 
     def __init__(self, server: web.Server, hub: Hub) -> None:
         self._server, self._hub = server, hub
+        hub.metrics.watch("edgeasr_connections", "Connections that are open.", self.__len__)
+
+    def __len__(self) -> int:
+        """Connections that are open."""
+        return len(self._server.connections)
 
     def __call__(self) -> asyncio.Protocol:
         most = self._hub.limits.max_connections
-        if len(self._server.connections) < most:
+        if len(self) < most:
             return self._server()
         self._hub.metrics.refused.labels("connections").inc()
         return _Refusal(f"the server has {most} connections, as many as it takes: try again later")

@@ -67,6 +67,11 @@ class Server:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._opened.aclose()
 
+    @property
+    def num_connections(self) -> int:
+        """Open ones, at all ports."""
+        return len(self._connections)
+
     async def _open(self, opened: AsyncExitStack) -> None:
         """What is opened first is closed last: ports are closed, then streams end, then connections."""
         config, limits = self._config, self._hub.limits
@@ -82,7 +87,7 @@ class Server:
         opened.push_async_callback(runner.cleanup)
         opened.push_async_callback(self._hub.stop)
         assert runner.server is not None
-        make_protocol = BoundedServer(runner.server, self._hub)
+        self._connections = make_protocol = BoundedServer(runner.server, self._hub)
         for port in (config.port, config.vosk_port):
             if port is None:
                 continue
