@@ -25,8 +25,8 @@ def statuses(requests, access=None, **limits):
         async with served(access=access, **limits) as server:
             answers = []
             for path, headers in requests:
-                headers = {name: value.format(port=server.port) for name, value in headers.items()}
-                async with server.client.get(server.url + path, headers=headers) as response:
+                sent = {name: value.format(port=server.port) for name, value in headers.items()}
+                async with server.client.get(server.url + path, headers=sent) as response:
                     answers.append(response.status)
             return answers
 
@@ -160,7 +160,7 @@ def test_all_addresses_of_a_name_get_the_same_port():
     assert len(ports) == 1
     with pytest.raises(ServeError, match="wanted one of this machine"):
         open_ports("no such name", 0)
-    with pytest.raises(ServeError, match="cannot listen at 203.0.113.7"):
+    with pytest.raises(ServeError, match=r"cannot listen at 203\.0\.113\.7"):
         open_ports("203.0.113.7", 0)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -148,15 +148,12 @@ async def _run(new_recognizer: NewRecognizer, limits: Limits, workers: int, fron
     from edgeasr.serve.server import wait
     from edgeasr.service.notify import ServiceManager
 
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop, stop, manager = asyncio.get_running_loop(), asyncio.Event(), ServiceManager.from_environment()
 
     def request_stop() -> None:
         loop.call_soon_threadsafe(stop.set)
 
-    with (
-        StopSignals(request_stop) as signals,
-        closing(ServiceManager.from_environment()) as manager,
-    ):
+    with StopSignals(request_stop) as signals:
         async with (
             Hub(new_recognizer, limits, Metrics(fronts.model_name), threads=workers) as hub,
             AsyncExitStack() as opened,
