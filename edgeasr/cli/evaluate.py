@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeasr.cli.endpoint_options import EndpointRules, Explain, GateSwitch, listening
 from edgeasr.cli.options import DecoderName, Model, Threads
 from edgeasr.cli.terminal import StatusLine, print_error, write_out
 
@@ -49,6 +50,9 @@ def evaluate(
     backend: Annotated[str | None, typer.Option(help="Runtime, or artefact of the bundle, such as onnx-fp32.")] = None,
     decoder: DecoderName = None,
     threads: Threads = 1,
+    endpoint: EndpointRules = "normal",
+    explain: Explain = False,
+    gate: GateSwitch = False,
 ) -> None:
     """Measure errors, speed, latency and memory, with every utterance (or session) as a stream of its own.
 
@@ -69,7 +73,8 @@ def evaluate(
     if session_s:
         utterances = sessions(read_manifest(manifest)[:limit], session_s)
     recordings = recordings_of(noise) if noise else None
-    recognizer = Recognizer(model, backend=backend, threads=threads, decoder=decoder)
+    hearing = listening(endpoint, gate=gate, explain=explain)
+    recognizer = Recognizer(model, backend=backend, threads=threads, decoder=decoder, **hearing)
     if chunk_ms:
         require_chunk(recognizer, chunk_ms)
     with StatusLine(sys.stderr) as status:

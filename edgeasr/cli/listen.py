@@ -11,6 +11,7 @@ import typer
 
 from edgeasr.cli.actions import Exec, ExecJobs, ExecTimeout, MqttUrl, WebhookAllow, WebhookUrl, acting
 from edgeasr.cli.budget import BudgetBattery, BudgetRtf, BudgetTemperature, budget_check
+from edgeasr.cli.endpoint_options import EndpointRules, Explain, GateSwitch, listening
 from edgeasr.cli.options import (
     DecoderName,
     Json,
@@ -67,6 +68,9 @@ def listen(
     model: Model = None,
     decoder: DecoderName = None,
     threads: Threads = 1,
+    endpoint: EndpointRules = "normal",
+    explain: Explain = False,
+    gate: GateSwitch = True,
     remember: Remember = False,
     store: Store = None,
     store_mb: StoreMb = 256,
@@ -94,6 +98,7 @@ def listen(
     wanted = chosen_format(json=json, srt=srt, vtt=vtt)
     check_source(source, device, real_time=real_time)
     path = _store_path(remembered, store, remember=remember)
+    hearing = listening(endpoint, gate=gate, explain=explain)
     from edgeasr.recognizer import Recognizer, load_model
 
     manager = ServiceManager.from_environment()
@@ -121,6 +126,7 @@ def listen(
             decoder=decoder,
             on_admission=memory.admitted if memory else None,
             recall=memory.recall if memory else None,
+            **hearing,
         )
         check = watched(
             Watchdog(manager, lambda: recognizer.heard_s),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeasr.cli.endpoint_options import EndpointRules, Explain, GateSwitch, listening
 from edgeasr.cli.options import (
     DecoderName,
     Format,
@@ -62,6 +63,9 @@ def transcribe(
     model: Model = None,
     decoder: DecoderName = None,
     threads: Threads = 1,
+    endpoint: EndpointRules = "normal",
+    explain: Explain = False,
+    gate: GateSwitch = False,
     remember: Remember = False,
     store: Store = None,
     store_mb: StoreMb = 256,
@@ -79,6 +83,7 @@ def transcribe(
     output.check(files)
     if store and not remember:
         raise typer.BadParameter("--store is for --remember")
+    hearing = listening(endpoint, gate=gate, explain=explain)
     from edgeasr.recognizer import Recognizer, load_model
 
     loaded = load_model(model, threads=threads)
@@ -89,6 +94,7 @@ def transcribe(
             decoder=decoder,
             on_admission=memory.admitted if memory else None,
             recall=memory.recall if memory else None,
+            **hearing,
         )
         for file in files:
             try:
