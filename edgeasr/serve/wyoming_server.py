@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from edgeasr.errors import ServeError
 from edgeasr.serve.hub import Hub
+from edgeasr.serve.listener import open_ports
 from edgeasr.serve.security import is_loopback
 from edgeasr.serve.wyoming_conversation import WyomingConversation, WyomingModel
 from edgeasr.serve.wyoming_events import MAX_HEADER_BYTES
@@ -66,15 +67,13 @@ class WyomingServer:
         self.bound = ""
 
     async def __aenter__(self) -> Self:
-        try:
-            self._server = await self._listen()
-        except OSError as error:
-            where = self._address.path or f"{self._address.host}:{self._address.port}"
-            raise ServeError(f"cannot listen at {where} ({error.strerror or error}): choose another address") from error
+        path = self._address.path
+        self._servers = await (self._listen_at_ports() if path is None else self._listen_at_path(path))
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self._server.close()
+        for server in self._servers:
+            server.close()
         if self._clients:
             _, late = await asyncio.wait(self._clients, timeout=self._hub.limits.stop_s)
             for client in late:
@@ -82,18 +81,21 @@ class WyomingServer:
         if self._address.path is not None:
             self._address.path.unlink(missing_ok=True)
 
-    async def _listen(self) -> asyncio.Server:
-        address = self._address
-        if address.path is None:
-            server = await asyncio.start_server(self._accept, address.host, address.port, limit=MAX_HEADER_BYTES)
-            host, port = server.sockets[0].getsockname()[:2]
-            self.bound = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
-            return server
-        await _remove_stale(address.path)
-        server = await asyncio.start_unix_server(self._accept, address.path, limit=MAX_HEADER_BYTES)
-        address.path.chmod(_SOCKET_MODE)
-        self.bound = f"unix://{address.path}"
-        return server
+    async def _listen_at_ports(self) -> list[asyncio.Server]:
+        ports = open_ports(self._address.host, self._address.port)
+        host, port = ports[0].getsockname()[:2]
+        self.bound = f"tcp://[{host}]:{port}" if ":" in host else f"tcp://{host}:{port}"
+        return [await asyncio.start_server(self._accept, sock=one, limit=MAX_HEADER_BYTES) for one in ports]
+
+    async def _listen_at_path(self, path: Path) -> list[asyncio.Server]:
+        try:
+            await _remove_stale(path)
+            server = await asyncio.start_unix_server(self._accept, path, limit=MAX_HEADER_BYTES)
+            path.chmod(_SOCKET_MODE)
+        except OSError as error:
+            raise ServeError(f"cannot listen at {path} ({error.strerror or error}): choose another path") from error
+        self.bound = f"unix://{path}"
+        return [server]
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = asyncio.current_task()
@@ -110,10 +112,18 @@ class WyomingServer:
             _log.exception("a Wyoming client was left by a fault of the program")
         finally:
             self._clients.remove(client)
-            writer.close()
-            with suppress(OSError, TimeoutError):
-                async with asyncio.timeout(self._hub.limits.unread_s):
-                    await writer.wait_closed()
+            await self._close(writer)
+
+    async def _close(self, writer: asyncio.StreamWriter) -> None:
+        """What was said last is sent, if the client takes it."""
+        writer.close()
+        try:
+            async with asyncio.timeout(self._hub.limits.unread_s):
+                await writer.wait_closed()
+        except TimeoutError:
+            writer.transport.abort()
+        except OSError:
+            pass  # it went away
 
 
 async def _remove_stale(path: Path) -> None:
@@ -125,4 +135,5 @@ async def _remove_stale(path: Path) -> None:
     with suppress(ConnectionRefusedError):
         _, writer = await asyncio.open_unix_connection(path)
         writer.close()
+        await writer.wait_closed()
         raise OSError(errno.EADDRINUSE, "another server listens there")

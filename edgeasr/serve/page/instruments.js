@@ -6,6 +6,8 @@ const FLOOR_DB = -60;
 const QUIET_DB = -45; // peaks below it for QUIET_S are worth a word
 const QUIET_S = 4;
 const CLIPPED_DB = -0.1;
+const CLIPPED_BLOCKS = 3; // within COMPLAINT_MS
+const COMPLAINT_MS = 4000;
 const PEAK_HOLD_MS = 1200;
 const TEXT_EVERY_MS = 300; // figures that change faster cannot be read, nor read out
 const SPARK_VALUES = 60;
@@ -26,7 +28,7 @@ export class LevelMeter {
     this.loudAt = performance.now();
     this.textAt = 0;
     this.loudest = 0;
-    this.clippedAt = -Infinity;
+    this.clippedAt = [];
     this.fill.style.transform = "scaleX(0)";
     this.mark.style.opacity = 0;
     delete this.meter.dataset.clipped;
@@ -40,11 +42,12 @@ export class LevelMeter {
     const [peak_db, rms_db] = [decibels(peak), decibels(rms)];
     if (peak_db >= this.held.db || now - this.held.at > PEAK_HOLD_MS) this.held = { db: peak_db, at: now };
     if (peak_db >= QUIET_DB) this.loudAt = now;
-    if (peak_db >= CLIPPED_DB) this.clippedAt = now;
+    if (peak_db >= CLIPPED_DB) this.clippedAt.push(now);
+    this.clippedAt = this.clippedAt.filter((at) => now - at < COMPLAINT_MS);
     this.fill.style.transform = `scaleX(${share(rms_db)})`;
     this.mark.style.left = `calc(${100 * share(this.held.db)}% - 2px)`;
     this.mark.style.opacity = this.held.db > FLOOR_DB ? 1 : 0;
-    this.meter.toggleAttribute("data-clipped", now - this.clippedAt < PEAK_HOLD_MS);
+    this.meter.toggleAttribute("data-clipped", now - this.clippedAt.at(-1) < PEAK_HOLD_MS);
     this.loudest = Math.max(this.loudest, rms);
     if (now - this.textAt < TEXT_EVERY_MS) return;
     const db = Math.round(decibels(this.loudest));
@@ -55,7 +58,7 @@ export class LevelMeter {
   }
 
   complaint(now) {
-    if (now - this.clippedAt < 4 * PEAK_HOLD_MS) return "Too loud: the sound is cut off. Turn the microphone down.";
+    if (this.clippedAt.length >= CLIPPED_BLOCKS) return "Too loud: the sound is cut off. Turn the microphone down.";
     if (now - this.loudAt > QUIET_S * 1000) return "Hardly any sound. Is the microphone muted?";
     return "";
   }
