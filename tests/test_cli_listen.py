@@ -175,7 +175,7 @@ class FakeMicrophone(AudioSource):
 
     duration_s = None
 
-    def __init__(self, device):
+    def __init__(self, device, **_):
         self.name, self.sample_rate_hz = f"microphone {device}", 48_000
         self.closed = False
 

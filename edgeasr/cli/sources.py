@@ -35,7 +35,7 @@ def open_source(
     if source == "mic":
         from edgeasr.microphone import Microphone
 
-        return Microphone(device)
+        return Microphone(device, say=print_note, stopped=lambda: stop.requested)
     if is_bridge_url(source):
         from edgeasr.firmware_bridge.source import BridgeSource
 
