@@ -13,6 +13,7 @@ import typer
 from edgeasr.cli.bench_all import bench_all
 from edgeasr.cli.bench_bandwidth import bandwidth
 from edgeasr.cli.bench_dedup import dedup
+from edgeasr.cli.bench_endpoints import endpoints
 from edgeasr.cli.bench_recall import recall
 from edgeasr.cli.bench_store import store
 from edgeasr.cli.extras import needs_extra
@@ -33,6 +34,7 @@ def _group() -> None:
 bench.command("all")(bench_all)
 bench.command()(recall)
 bench.command()(dedup)
+bench.command()(endpoints)
 bench.command()(store)
 bench.command()(bandwidth)
 
