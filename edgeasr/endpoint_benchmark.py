@@ -70,7 +70,7 @@ class Figures:
         self.words += word_errors(spoken.text, " ".join(final.text for final in finals))
         self.utterances += len(spoken.spans)
         self.segments += len(finals)
-        ends = [endpoint.time_s for endpoint in endpoints if endpoint.words]
+        ends = [endpoint.time_s for endpoint in endpoints if endpoint.words and endpoint.rule]
         starts = [start_s for start_s, _ in spoken.spans[1:]]
         for (start_s, end_s), next_s in zip(spoken.spans, [*starts, np.inf], strict=True):
             self.inside += sum(start_s < at_s < end_s for at_s in ends)

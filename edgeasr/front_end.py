@@ -14,8 +14,18 @@ from edgeasr.config import ModelConfig
 from edgeasr.errors import AudioFormatError
 from edgeasr.features import Floats, LogMel
 
-# A causal model emits letters late, so that the end of a recording is heard only in the silence after it.
-TAIL_S = 0.48
+# A causal model emits sounds late, so that the end of a recording is heard only in the silence after it: by the bundled
+# model up to 0.22 s after the voice, measured where recordings were cut there (docs/endpoints.md). In encoder frames.
+_LATEST_EMISSION = 8
+# No model is waited for longer.
+LONGEST_FLUSH_S = 1.2
+
+
+def flush_s(config: ModelConfig) -> float:
+    """Silence after the last sample in which a model emits what it heard: its delay, and what a window reaches on."""
+    features = config.features
+    overlap_s = (features.win_length - features.hop_length) / features.sample_rate_hz
+    return _LATEST_EMISSION * config.frame_s + overlap_s
 
 
 class _FrontEnd(ABC):
@@ -88,11 +98,15 @@ class WaveformFrontEnd(_FrontEnd):
             self._queue.put(self._resampler.flush())
 
     def accept_tail(self) -> None:
-        """Fill up with silence to whole chunks that reach TAIL_S beyond the last sample."""
-        wanted = len(self._queue) + round(TAIL_S * self._rate_hz)
+        """Fill up with silence to whole chunks that reach flush_s beyond the last sample."""
+        wanted = len(self._queue) + round(flush_s(self._config) * self._rate_hz)
         chunks = max(0, math.ceil((wanted - self._needed) / self._config.chunk_samples))
         padding = self._needed + chunks * self._config.chunk_samples - len(self._queue)
         self._queue.put(np.zeros(padding, np.float32))
+
+    def accept_silent_chunk(self) -> None:
+        """Make another chunk ready, where none is."""
+        self._queue.put(np.zeros(self._needed - len(self._queue), np.float32))
 
     def take(self) -> Floats:
         """The next chunk, when ready. returns: (chunk_features, num_mels)"""
@@ -155,12 +169,16 @@ class FeatureFrontEnd(_FrontEnd):
         """Nothing is held back."""
 
     def accept_tail(self) -> None:
-        """Fill up with silence to whole chunks that reach TAIL_S beyond the last window, one more frame than for
+        """Fill up with silence to whole chunks that reach flush_s beyond the last window, one more frame than for
         samples: the sender may have had some that did not fill another window.
         """
-        tail = math.ceil(TAIL_S / self._config.features.hop_s) + 1
+        tail = math.ceil(flush_s(self._config) / self._config.features.hop_s) + 1
         chunks = math.ceil((len(self._queue) + tail) / self._needed)
         self._queue.put(self._silent(chunks * self._needed - len(self._queue)))
+
+    def accept_silent_chunk(self) -> None:
+        """Make another chunk ready, where none is."""
+        self._queue.put(self._silent(self._needed - len(self._queue)))
 
     def take(self) -> Floats:
         """The next chunk, when ready. returns: (chunk_features, num_mels)"""

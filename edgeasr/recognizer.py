@@ -29,7 +29,7 @@ from edgeasr.decoding import Decoding
 from edgeasr.endpoint import Endpoint, EndpointConfig, Endpointer, EndpointRule, Foreground, endpoint_config
 from edgeasr.errors import AudioFormatError, BundleError, ConfigError, DeviceError
 from edgeasr.features import FeatureBlock, Floats
-from edgeasr.front_end import FeatureFrontEnd, FrontEnd, FrontEndT, WaveformFrontEnd
+from edgeasr.front_end import LONGEST_FLUSH_S, FeatureFrontEnd, FrontEnd, FrontEndT, WaveformFrontEnd, flush_s
 from edgeasr.gate import Gate, GateConfig
 from edgeasr.ladder import Rung
 from edgeasr.memory import Admission, MemoryKeeper, MemoryPolicy, Recall
@@ -212,7 +212,10 @@ class Recognizer:
             self._gate.give_up()
             self._move_on(self._jumps.popleft().num_frames)
         if self._finished and not self.is_ready():
-            events += self._end_segment("end")
+            if self._is_late(self._front_end):
+                self._front_end.accept_silent_chunk()
+            else:
+                events += self._end_segment("end")
         self._change_model()
         self._decoding.change()
         return events
@@ -265,6 +268,12 @@ class Recognizer:
         pause_s, chunk_s = self._decoder.trailing_silence_s, num_frames * self.model.config.frame_s
         self._silence_s = self._foreground.accept(self.activity.level_db, pause_s, chunk_s)
         return self._segment_events()
+
+    def _is_late(self, front_end: FrontEnd) -> bool:
+        """Whether the model still emits what it heard before the input ended."""
+        flushed_s = self._skipped_s + front_end.heard_s - self._input_end_s
+        pause_s = self._decoder.trailing_silence_s
+        return pause_s < flush_s(self.model.config) and flushed_s < LONGEST_FLUSH_S and not self._gate.closed
 
     def _move_on(self, num_frames: int) -> None:
         """Time goes on by frames that are not heard."""

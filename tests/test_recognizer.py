@@ -13,7 +13,7 @@ from edgeasr.config import ModelConfig
 from edgeasr.endpoint import EndpointConfig, EndpointRule
 from edgeasr.errors import AudioFormatError, BundleError
 from edgeasr.features import FeatureBlock, log_mel
-from edgeasr.front_end import TAIL_S
+from edgeasr.front_end import flush_s
 from edgeasr.manifest import read_manifest
 from edgeasr.memory import MemoryKeeper
 from edgeasr.model import Emissions
@@ -24,6 +24,7 @@ REPOSITORY = Path(__file__).parents[1]
 SCRIPTED = run_path(str(Path(__file__).with_name("scripted_model.py")))
 ScriptedModel, tone, silence = (SCRIPTED[name] for name in ("ScriptedModel", "tone", "silence"))
 RATE = 16_000
+FLUSH_S = flush_s(ModelConfig())
 CHUNK_S = 0.16
 SPEECH = np.concatenate([tone("so it goes"), silence(1.6), tone("and then it ended"), silence(0.2)])
 NO_RULES = EndpointConfig(rules=())
@@ -188,7 +189,7 @@ class TestEndOfInput:
         num_samples = 2560 + 240 + extra
         hear(recognizer, silence(num_samples / RATE))
         run_s = model.num_steps * CHUNK_S
-        assert TAIL_S <= run_s - (num_samples - 240) / RATE < TAIL_S + CHUNK_S + 240 / RATE
+        assert FLUSH_S <= run_s - (num_samples - 240) / RATE < FLUSH_S + CHUNK_S + 240 / RATE
 
     def test_does_not_lengthen_the_transcript(self):
         waveform = np.concatenate([tone("so"), silence(0.1)])
@@ -267,7 +268,7 @@ class TestGap:
         last = finals(events)[-1]
         assert last.words[0].start == pytest.approx(0.16 + gap_s, abs=0.041)
         assert last.end == pytest.approx(0.32 + gap_s, abs=0.041)
-        assert num_steps * CHUNK_S < 0.32 + MAX_GAP_S + 1 + TAIL_S + 2 * CHUNK_S
+        assert num_steps * CHUNK_S < 0.32 + MAX_GAP_S + 1 + FLUSH_S + 2 * CHUNK_S
 
     def test_of_seconds_ends_a_segment_even_without_rules(self):
         assert texts(self.heard_around(5 * RATE, endpoint=NO_RULES)[0]) == ["so", "on"]
