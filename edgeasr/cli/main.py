@@ -33,6 +33,7 @@ COMMANDS = (
     "lm",
     "memory",
     "service",
+    "doctor",
     "config",
 )
 

@@ -27,6 +27,9 @@ class ThrottleMeter(Protocol):
     def seen(self) -> tuple[str, ...]:
         """What held the processor back at or between samples."""
 
+    def since_start(self) -> tuple[str, ...]:
+        """What held the processor back at any time since the machine was started, as of the last sample."""
+
     def forget(self) -> None:
         """Forget what was seen; the next sample goes on from the last."""
 
@@ -54,7 +57,10 @@ class FirmwareMeter:
         self._seen |= self._read() or 0
 
     def seen(self) -> tuple[str, ...]:
-        return tuple(what for bit, what in _BITS.items() if self._seen >> bit & 1)
+        return _named(self._seen)
+
+    def since_start(self) -> tuple[str, ...]:
+        return _named(self._seen >> 16)
 
     def forget(self) -> None:
         self._seen = 0
@@ -74,11 +80,21 @@ class CountMeter:
             self._first = self._last
 
     def seen(self) -> tuple[str, ...]:
-        times = round(self._last - (self._first or 0.0))
-        return (f"throttled {times} time{'s' * (times > 1)}",) if times > 0 else ()
+        return _counted(round(self._last - (self._first or 0.0)))
+
+    def since_start(self) -> tuple[str, ...]:
+        return _counted(round(self._last))
 
     def forget(self) -> None:
         self._first = self._last if self._first is not None else None
+
+
+def _named(bits: int) -> tuple[str, ...]:
+    return tuple(what for bit, what in _BITS.items() if bits >> bit & 1)
+
+
+def _counted(times: int) -> tuple[str, ...]:
+    return (f"throttled {times} time{'s' * (times > 1)}",) if times > 0 else ()
 
 
 def _bits(text: str) -> int | None:
