@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import warnings
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -106,6 +107,7 @@ def serve(
     from edgeasr.serve.capacity import measured_rtf, streams_for
 
     logging.basicConfig(format="edgeasr: %(message)s")
+    warnings.filterwarnings("ignore", module=r"aiohttp\.multipart")  # of requests that are answered as malformed
     loaded = load_model(model, threads=threads)
     new_recognizer = partial(Recognizer, loaded, decoder=decoder)
     streams = max_streams or streams_for(measured_rtf(new_recognizer()), workers)

@@ -39,7 +39,9 @@ class FileHearing:
         finally:
             self._stream.leave()  # where the events were not fetched to their end, the thread ends by it
             await asyncio.wait([reading])
-        reading.result()
+            error = reading.exception()
+        if error is not None:
+            raise error
 
     def _read(self) -> None:
         try:

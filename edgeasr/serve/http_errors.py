@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from edgeasr.errors import EdgeasrError
@@ -14,6 +15,10 @@ from edgeasr.serve.hub import StreamRefusedError
 from edgeasr.serve.metrics import Metrics
 
 _log = logging.getLogger(__name__)
+
+# For aiohttp, which would write a traceback of every malformed request and of every client that goes away.
+connections_log = logging.getLogger(f"{__name__}.connections")
+connections_log.addFilter(lambda record: not _is_of_a_client(record))
 
 _SERVER_FAULT = "the request ended by a fault of the server, whose log has more of it"
 
@@ -47,6 +52,11 @@ class HttpError(Exception):
     def response(self) -> web.Response:
         """The answer."""
         return web.json_response(self.as_dict(), status=self.status, headers=self.headers)
+
+
+def _is_of_a_client(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return isinstance(error, HttpProcessingError | ConnectionError)
 
 
 def busy(message: str, code: str, retry_after_s: int) -> HttpError:

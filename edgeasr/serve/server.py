@@ -13,6 +13,7 @@ from aiohttp import web
 
 from edgeasr.microphone import Microphone
 from edgeasr.serve.app import STALLED_S, make_app
+from edgeasr.serve.http_errors import connections_log
 from edgeasr.serve.hub import Hub
 from edgeasr.serve.listener import BoundedServer, open_ports, server_tls
 from edgeasr.serve.live_device import OpenSource
@@ -79,6 +80,7 @@ class Server:
         runner = web.AppRunner(
             self._app,
             access_log=None,
+            logger=connections_log,
             handler_cancellation=True,  # who goes away leaves the stream
             keepalive_timeout=limits.request_s / 10,
             shutdown_timeout=_CLOSE_S,

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from edgeasr.serve.http_errors import HttpError, busy
@@ -27,7 +27,14 @@ _MAX_FIELDS = 50
 _MAX_NAME_CHARS = 100
 _GRANULARITIES_FIELD = "timestamp_granularities[]"
 _FILE = "file"
-_MALFORMED = (ValueError, AssertionError, HttpProcessingError, web.RequestPayloadError)  # of aiohttp's reader
+_MALFORMED = (  # of aiohttp's reader, warnings where they are errors
+    ValueError,
+    AssertionError,
+    HttpProcessingError,
+    web.RequestPayloadError,
+    BadContentDispositionHeader,
+    BadContentDispositionParam,
+)
 
 
 @dataclass(frozen=True)
