@@ -4,17 +4,19 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test soak lint format clean
+.PHONY: help demo setup test litert soak lint format clean
 
 PYTHON ?= python3
 VENV := .venv
+LITERT_VENV := .venv-litert
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CLIP := edgeasr/models/demo.flac
 
-# Debian's packages: what the product needs, and what the tests need beside it (speech, and a virtual microphone).
+# Debian's packages: what the product needs, and what the tests need beside it (speech, a virtual microphone, a browser).
 PACKAGES := libportaudio2
-TEST_PACKAGES := $(if $(PACKAGES),espeak-ng flite libasound2-plugins pulseaudio pulseaudio-utils)
+TEST_PACKAGES := $(if $(PACKAGES),espeak-ng flite libasound2-plugins pulseaudio pulseaudio-utils \
+    chromium chromium-driver)
 # Compilers and an emulator for the firmware. What is missing of them is skipped by the tests.
 FIRMWARE_PACKAGES := $(if $(PACKAGES),gcc g++ libc6-dev make clang libclang-rt-dev gcovr gcc-arm-none-eabi \
     libnewlib-arm-none-eabi gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-arm)
@@ -37,6 +39,8 @@ setup: $(VENV)/tests-are-set-up ## set up what development and the tests need
 test: lint ## check style and types, then run all tests
 	$(BIN)/pytest
 
+litert: $(LITERT_VENV)/is-set-up ## set up what `edgeasr export` needs for LiteRT, apart from the rest (2 GB)
+
 soak: $(VENV)/tests-are-set-up ## an hour and ten hours of speech in one go, and 200 kills: memory, speed, what is kept
 	$(BIN)/python tests/soak.py
 	$(BIN)/python tests/soak_memory.py
@@ -51,8 +55,16 @@ format: $(VENV)/tests-are-set-up ## bring the code into style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# litert-torch brings JAX and transformers along, and wants other versions than the rest.
+$(LITERT_VENV)/is-set-up: pyproject.toml Makefile | $(BIN)/python
+	$(PYTHON) -m venv $(LITERT_VENV)
+	$(LITERT_VENV)/bin/python -m pip install --quiet $(TORCH) 2>/dev/null || \
+	    $(LITERT_VENV)/bin/python -m pip install --extra-index-url $(TORCH_INDEX) $(TORCH)
+	$(LITERT_VENV)/bin/python -m pip install --quiet --constraint <(echo $(TORCH)) --editable '.[litert-export]'
+	@touch $@
+
 clean: ## remove the environment and whatever else was made
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LITERT_VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -r {} +
 
 $(BIN)/python:

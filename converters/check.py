@@ -37,6 +37,7 @@ TOLERANCES = {
     "onnx-fp32": Tolerance(max_difference=1e-3, min_snr_db=60.0, min_agreement=0.999),
     "onnx-int8": Tolerance(max_difference=1.0, min_snr_db=15.0, min_agreement=0.95),
 }
+TOLERANCES |= {"litert-fp32": TOLERANCES["onnx-fp32"], "litert-int8": TOLERANCES["onnx-int8"]}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -20,9 +20,12 @@ from edgeasr.errors import BundleError, ConfigError
 from edgeasr.model import AcousticModel
 from edgeasr.train.checkpoint import Checkpoint
 
-ARTEFACTS = ("onnx-int8", "onnx-fp32")
+ARTEFACTS = ("onnx-int8", "onnx-fp32")  # what is made where nothing else is asked for
+KNOWN_ARTEFACTS = (*ARTEFACTS, "litert-int8", "litert-fp32")
 WEIGHTS_LICENCE = "CC-BY-4.0"
 DEMO_RECORDING = Path(str(resources.files("edgeasr"))) / "models" / "demo.flac"
+
+_SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
 
 Report = Callable[[str], None]
 
@@ -55,9 +58,9 @@ def export(
     raises: ConfigError for an unknown artefact or a length that chunks cannot have, BundleError where an artefact
         does not match torch or the output is no place for a bundle (then nothing is written)
     """
-    unknown = sorted(set(artefacts) - set(ARTEFACTS))
+    unknown = sorted(set(artefacts) - set(KNOWN_ARTEFACTS))
     if unknown or not artefacts:
-        raise ConfigError(f"got artefacts {list(artefacts)}, wanted some of {', '.join(ARTEFACTS)}")
+        raise ConfigError(f"got artefacts {list(artefacts)}, wanted some of {', '.join(KNOWN_ARTEFACTS)}")
     artefacts = list(dict.fromkeys(artefacts))
     output = output.resolve()
     name = _bundle_name(output)
@@ -97,12 +100,32 @@ def _serialise(
     parts: dict[str, dict[str, str]] = {kind: {} for kind in artefacts}
     for graph in made:
         report(f"exporting the {graph.name} graph")
-        exact = fuse(to_onnx(graph))
-        for kind in artefacts:
-            name = f"{graph.name}.{kind.removeprefix('onnx-')}.onnx"
-            files[name] = quantize_int8(exact) if kind == "onnx-int8" else exact
+        for kind, content in _forms(graph, artefacts):
+            name = f"{graph.name}.{kind.split('-')[1]}{_SUFFIXES[kind.split('-')[0]]}"
+            files[name] = content
             parts[kind][graph.name] = name
     return files, parts
+
+
+def _forms(graph: Graph, artefacts: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """The graph in the form of each artefact; those of one format are made of one export."""
+    onnx = fuse(to_onnx(graph)) if any(kind.startswith("onnx-") for kind in artefacts) else b""
+    litert = _to_litert(graph) if any(kind.startswith("litert-") for kind in artefacts) else b""
+    for kind in artefacts:
+        exact, quantize = (onnx, quantize_int8) if kind.startswith("onnx-") else (litert, _quantize_litert)
+        yield kind, quantize(exact) if kind.endswith("-int8") else exact
+
+
+def _to_litert(graph: Graph) -> bytes:
+    from edgeasr.converters.to_litert import to_litert
+
+    return to_litert(graph)
+
+
+def _quantize_litert(model: bytes) -> bytes:
+    from edgeasr.converters.to_litert import quantize_litert
+
+    return quantize_litert(model)
 
 
 def _manifest(checkpoint: Checkpoint, made: Sequence[Graph], parts: dict[str, dict[str, str]]) -> dict[str, Any]:

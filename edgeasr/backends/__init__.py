@@ -31,9 +31,16 @@ class Graph(Protocol):
 
 
 def load_graph(backend: str, model: Path | bytes, threads: int) -> Graph:
-    """A graph on the named backend. raises: BundleError for an unknown backend or a file it cannot load"""
+    """A graph on the named backend.
+
+    raises: BundleError for an unknown backend or a file it cannot load, ExtraMissingError for one not installed
+    """
     if backend == "onnxruntime":
         from edgeasr.backends.onnxruntime import OnnxGraph
 
         return OnnxGraph(model, threads)
-    raise BundleError(f"unknown backend {backend!r}: known backends are onnxruntime")
+    if backend == "litert":
+        from edgeasr.backends.litert import LitertGraph
+
+        return LitertGraph(model, threads)
+    raise BundleError(f"unknown backend {backend!r}: known backends are onnxruntime and litert")

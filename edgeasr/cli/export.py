@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,7 +45,8 @@ def export(
         list[str] | None,
         typer.Option(
             metavar="KIND",
-            help="onnx-int8 or onnx-fp32, again for more; the first is the default one. For c-array any kind of the "
+            help="onnx-int8, onnx-fp32, litert-int8 or litert-fp32, again for more; the first is the default one, both "
+            "of ONNX are made without. LiteRT's need edgeasr[litert-export]. For c-array any kind of the "
             "bundle, and front-end for the tables of the features.",
         ),
     ] = None,
@@ -106,6 +108,10 @@ def _export_bundle(
         from edgeasr.converters.export import ARTEFACTS, DEMO_RECORDING
         from edgeasr.converters.export import export as export_checkpoint
         from edgeasr.train.checkpoint import Checkpoint
+
+    if any(kind.startswith("litert-") for kind in artefacts or ()):
+        with needs_extra("litert-export"):
+            import_module("edgeasr.converters.to_litert")
 
     loaded = Checkpoint.load(checkpoint)
     with StatusLine(sys.stderr) as status:
