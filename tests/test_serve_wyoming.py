@@ -10,10 +10,6 @@ from runpy import run_path
 import numpy as np
 import pytest
 import soundfile
-
-pytest.importorskip("aiohttp", reason="serving needs the extra `serve`")
-pytest.importorskip("wyoming", reason="serving needs the extra `serve`")
-
 from wyoming.asr import Transcribe, TranscriptChunk
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient

@@ -8,7 +8,7 @@
     <- partial, final, memory, status                see live_teller.py; of the device "level" too, peak and rms in 0..1
     -> {"type": "here"}                              of who only watches, now and then: else it counts as gone
     -> {"type": "stop"}
-    <- {"type": "ended", "text": "..."}              after the last words; text: why, where the page did not ask for it
+    <- {"type": "ended", "reason": "stop"}           after the last words; or "idle" or "stopping", without being asked
 
 Instead of any answer {"type": "error", "code": "...", "text": "..."} may come, and then the socket is closed; code is
 unauthorized, full, device, audio or malformed.
@@ -129,7 +129,7 @@ class _Hearing:
             stream.finish()
             await words
             status.cancel()
-            self._mailbox.put({"type": "ended", "text": _reason(self._socket)})
+            self._mailbox.put({"type": "ended", "reason": _reason(self._socket)})
 
     async def _feed(self, stream: Stream) -> None:
         gap_samples = 0
@@ -190,9 +190,7 @@ async def _refuse(socket: Socket, error: EdgeasrError) -> None:
 
 
 def _reason(socket: Socket) -> str:
-    return {"idle": "Nothing came from this page for a while.", "stopping": "The server stops."}.get(
-        socket.ended_by, ""
-    )
+    return socket.ended_by or "stop"
 
 
 def _raise_if_gone(socket: Socket) -> None:

@@ -94,7 +94,7 @@ class _Listening:
             self._end()
         else:
             self._mailboxes.discard(mailbox)
-            mailbox.put({"type": "ended", "text": reason})
+            mailbox.put({"type": "ended", "reason": reason})
 
     def _end(self) -> None:
         self.unwanted = True
@@ -107,7 +107,7 @@ class _Listening:
                 with closing(await asyncio.to_thread(self._open_source)) as self._source:
                     if not self.unwanted:
                         await self._hear(self._source, stream)
-            self._tell({"type": "ended", "text": "The server stops." if self._hub.stopping else ""})
+            self._tell({"type": "ended", "reason": "stopping" if self._hub.stopping else "stop"})
         except* EdgeasrError as group:
             fault = first_fault(group)
             code = "device" if isinstance(fault, DeviceError) else "full"

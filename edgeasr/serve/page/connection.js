@@ -124,7 +124,8 @@ export class Connection {
       on.refused(message.code, message.text);
     } else {
       this.on.message(message);
-      if (message.type === "ended") this.finish();
+      const goes = message.type === "ended" && message.reason === "stopping" && !this.ending;
+      if (message.type === "ended" && !goes) this.finish(); // one that stops may come back: it is waited for
       else if (!this.queue) this.sayHere();
     }
   }

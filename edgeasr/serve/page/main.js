@@ -149,9 +149,9 @@ function broken() {
   captions.addRemark("The connection was lost here.");
 }
 
-function ended({ text }) {
+function ended({ reason }) {
   keepOpenSegment();
-  if (text) notice.show(text);
+  if (reason === "idle") notice.show("The server ended this: no sound came from this page for a while.");
 }
 
 async function refused(code, text) {
