@@ -156,7 +156,8 @@ class _Level:
 
     def __init__(self, sample_rate_hz: int) -> None:
         self._wanted = int(_LEVEL_EVERY_S * sample_rate_hz)
-        self._begin()
+        self._peak = self._energy = 0.0
+        self._count = 0
 
     def of(self, block: AudioBlock) -> dict[str, Any] | None:
         """What to tell after this block, if anything."""
@@ -166,8 +167,6 @@ class _Level:
         if self._count < self._wanted:
             return None
         message = {"type": "level", "peak": round(self._peak, 5), "rms": round((self._energy / self._count) ** 0.5, 6)}
-        self._begin()
+        self._peak = self._energy = 0.0
+        self._count = 0
         return message
-
-    def _begin(self) -> None:
-        self._peak, self._energy, self._count = 0.0, 0.0, 0
