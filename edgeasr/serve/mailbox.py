@@ -30,7 +30,7 @@ class Mailbox:
         if kind in _PASSING:
             self._passing[kind] = message
         elif len(self._kept) < self._room:
-            if kind == "final":
+            if kind in ("final", "rejected"):
                 self._passing.pop("partial", None)
             self._kept.append(message)
         else:

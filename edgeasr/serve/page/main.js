@@ -84,7 +84,7 @@ function closeMicrophone() {
 
 function hear(message) {
   const told = {
-    welcome, started, partial, final, status, broken, ended,
+    welcome, started, partial, final, rejected, status, broken, ended,
     memory: (vector) => memory.show(vector),
     level: ({ peak, rms }) => level.show(peak, rms),
   };
@@ -113,6 +113,12 @@ function final(event) {
   showLatency(event);
   openSegment = null;
   addLine(event);
+}
+
+/** What was said is no sentence of the grammar: it is taken back. */
+function rejected() {
+  openSegment = null;
+  captions.dropPartial();
 }
 
 function addLine(event) {
