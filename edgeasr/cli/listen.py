@@ -34,7 +34,7 @@ from edgeasr.cli.terminal import StatusLine, print_note, write_out
 from edgeasr.errors import AudioFormatError, DeviceError
 from edgeasr.firmware_bridge.transport import is_bridge_url
 from edgeasr.service.notify import ServiceManager
-from edgeasr.service.watchdog import Watchdog, watched
+from edgeasr.service.watchdog import Watchdog, WatchedStop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,10 +102,11 @@ def listen(
     from edgeasr.recognizer import Recognizer, load_model
 
     manager = ServiceManager.from_environment()
+    watchdog = Watchdog(manager)
     status = StatusLine(sys.stdout, enabled=wanted == "text")
     with (
         StopSignals(manager.stopping) as stop,
-        open_source(source, device, stop, real_time=real_time) as audio,
+        open_source(source, device, WatchedStop(stop, watchdog), real_time=real_time) as audio,
         acting(
             exec=exec,
             exec_timeout=exec_timeout,
@@ -128,10 +129,12 @@ def listen(
             recall=memory.recall if memory else None,
             **hearing,
         )
-        check = watched(
-            Watchdog(manager, lambda: recognizer.heard_s),
-            budget_check(recognizer, rtf=budget_rtf, temperature=budget_temperature, battery=budget_battery),
-        )
+        within = budget_check(recognizer, rtf=budget_rtf, temperature=budget_temperature, battery=budget_battery)
+
+        def check() -> None:
+            within()
+            watchdog.heard(recognizer.heard_s)
+
         manager.ready(f"listening to {audio.name}")
         if status.enabled:
             print(f"Listening to {audio.name}, Ctrl-C to end", file=sys.stderr)

@@ -13,8 +13,8 @@ from edgeasr.firmware_bridge.transport import is_bridge_url
 
 if TYPE_CHECKING:
     from edgeasr.audio import AudioBlock, Source
-    from edgeasr.cli.signals import StopSignals
     from edgeasr.features import FeatureBlock
+    from edgeasr.service.watchdog import StopRequest
 
 _STDIN_FILENO = 0
 _POLL_S = 0.2
@@ -29,7 +29,7 @@ def check_source(source: str, device: str | None, *, real_time: bool) -> None:
 
 
 def open_source(
-    source: str, device: str | None, stop: StopSignals, *, real_time: bool
+    source: str, device: str | None, stop: StopRequest, *, real_time: bool
 ) -> Source[AudioBlock | FeatureBlock]:
     """The source of that name. errors: those of the source"""
     if source == "mic":
@@ -52,7 +52,7 @@ class _StandardInput:
 
     name = "standard input"
 
-    def __init__(self, stop: StopSignals) -> None:
+    def __init__(self, stop: StopRequest) -> None:
         self._stop = stop
 
     def read(self, num_bytes: int) -> bytes:

@@ -5,54 +5,65 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from edgeasr.service.notify import ServiceManager
 
 _TELL_EVERY_S = 10.0  # where nobody asked for more
+_WAITING_S = 1.0  # without a block, from which on a source is waiting for one
 
 
 class Watchdog:
-    """Says that the process works, but only while it does.
+    """Says that the process works, but only while it does. clock: seconds"""
 
-    heard_s: how much was stepped through: no message goes out unless it grew, so that a hang is noticed, and so is a
-             loop that turns without getting on
-    clock:   seconds
-    """
-
-    def __init__(
-        self, manager: ServiceManager, heard_s: Callable[[], float], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._manager, self._heard_s, self._clock = manager, heard_s, clock
+    def __init__(self, manager: ServiceManager, clock: Callable[[], float] = time.monotonic) -> None:
+        self._manager, self._clock = manager, clock
         self._period_s = min(_TELL_EVERY_S, (manager.watchdog_s or math.inf) / 4)
         self._told_s = -math.inf
-        self._last_heard_s = 0.0
+        self._block_s = clock()
+        self._heard_s = 0.0
 
-    def check(self) -> None:
-        """To be called again and again, after each block say."""
-        now_s = self._clock()
-        if now_s - self._told_s < self._period_s:
-            return
-        heard_s = self._heard_s()
-        if heard_s != self._last_heard_s:
-            self._told_s, self._last_heard_s = now_s, heard_s
-            self._manager.works(f"heard {_duration(heard_s)}")
+    def heard(self, heard_s: float) -> None:
+        """A block was dealt with.
 
-    def waits(self, reason: str) -> None:
-        """It waits for something that may take long, such as a microphone that was unplugged: that is no hang."""
-        now_s = self._clock()
-        if now_s - self._told_s >= self._period_s:
-            self._told_s = now_s
-            self._manager.works(reason)
+        heard_s: how much was stepped through: no message goes out unless it grew, so that a hang is noticed, and so is
+                 a loop that turns without getting on
+        """
+        self._block_s = self._clock()
+        if heard_s != self._heard_s and self._is_due():
+            self._heard_s = heard_s
+            self._tell(f"heard {_duration(heard_s)}")
+
+    def waits(self) -> None:
+        """The source is asked for a block; for a device that was unplugged, say, that may take days and is no hang."""
+        if self._clock() - self._block_s >= _WAITING_S and self._is_due():
+            self._tell("waiting for sound")
+
+    def _is_due(self) -> bool:
+        return self._clock() - self._told_s >= self._period_s
+
+    def _tell(self, status: str) -> None:
+        self._told_s = self._clock()
+        self._manager.works(status)
 
 
-def watched(watchdog: Watchdog, check: Callable[[], None]) -> Callable[[], None]:
-    """What is called after each block, and the watchdog's own check after it."""
+class WatchedStop:
+    """A request to stop, as it is given to a source, which asks for it again and again while it waits."""
 
-    def both() -> None:
-        check()
-        watchdog.check()
+    def __init__(self, stop: StopRequest, watchdog: Watchdog) -> None:
+        self._stop, self._watchdog = stop, watchdog
 
-    return both
+    @property
+    def requested(self) -> bool:
+        self._watchdog.waits()
+        return self._stop.requested
+
+
+class StopRequest(Protocol):
+    """Whether it is time to stop."""
+
+    @property
+    def requested(self) -> bool: ...
 
 
 def _duration(seconds: float) -> str:
