@@ -41,10 +41,11 @@ test: lint ## check style and types, then run all tests
 
 litert: $(LITERT_VENV)/is-set-up ## set up what `edgeasr export` needs for LiteRT, apart from the rest (2 GB)
 
-soak: $(VENV)/tests-are-set-up ## an hour and ten hours of speech in one go, and 200 kills: memory, speed, what is kept
+soak: $(VENV)/tests-are-set-up ## hours of speech in one go, and hundreds of kills: memory, speed, what is kept
 	$(BIN)/python tests/soak.py
 	$(BIN)/python tests/soak_memory.py
 	$(BIN)/python tests/kill_store.py --times 200
+	$(BIN)/python tests/kill_service.py --times 100
 
 lint: $(VENV)/tests-are-set-up ## check style and types
 	$(BIN)/ruff check
