@@ -190,6 +190,10 @@ def _artefacts(value: object, parts: Set[str], files: Collection[str]) -> dict[s
     return artefacts
 
 
+# Bundles that were made before them lack them.
+_LATER_SEARCH_KEYS = frozenset({"min_fit"})
+
+
 def _language_model(value: object, files: Collection[str], config: ModelConfig) -> LanguageModelEntry | None:
     if value is None:
         return None
@@ -197,7 +201,7 @@ def _language_model(value: object, files: Collection[str], config: ModelConfig) 
         raise BundleError(f"got a language model beside a model without the {len(PHONES)} phones: {_EXPORT_AGAIN}")
     entry = _object("language_model", value, {"file", "search", "sources"})
     known = {field.name for field in dataclasses.fields(SearchConfig)}
-    search = _object("language_model.search", entry["search"], known)
+    search = _object("language_model.search", entry["search"], known, _LATER_SEARCH_KEYS)
     numbers: dict[str, Any] = {key: _number(f"language_model.search.{key}", number) for key, number in search.items()}
     numbers["max_prefixes"] = _count("max_prefixes", search["max_prefixes"])
     return LanguageModelEntry(
@@ -222,15 +226,17 @@ def _sources(what: str, value: object) -> tuple[Mapping[str, Any], ...]:
     return sources
 
 
-def _object(what: str, value: object, keys: Set[str] | None = None) -> Mapping[str, Any]:
-    """`value` as a JSON object, with exactly `keys` where they are given."""
+def _object(
+    what: str, value: object, keys: Set[str] | None = None, optional: Set[str] = frozenset()
+) -> Mapping[str, Any]:
+    """`value` as a JSON object, with exactly `keys` where they are given, of which some are `optional`."""
     if not isinstance(value, Mapping):
         raise BundleError(f"{what} is {_brief(value)}, wanted an object: {_EXPORT_AGAIN}")
     if keys is not None and (unknown := sorted(value.keys() - keys)):
         raise BundleError(
             f"{what} has the unknown key {unknown[0]!r}, wanted {', '.join(sorted(keys))}: {_EXPORT_AGAIN}"
         )
-    if keys is not None and (missing := sorted(keys - value.keys())):
+    if keys is not None and (missing := sorted(keys - optional - value.keys())):
         raise BundleError(f"{what} lacks the key {missing[0]!r}: {_EXPORT_AGAIN}")
     return value
 

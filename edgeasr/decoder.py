@@ -29,6 +29,20 @@ class Word:
     conf: float
 
 
+@dataclass(frozen=True)
+class Sentence:
+    """What a grammar makes of a segment.
+
+    rule: name of the public rule that was said; None where the segment is no sentence, and has no words
+    tags: those of the rule and of the rules it names, in the order in which they were met
+    fit:  in [0, 1], how well the sentence explains what was heard, as `GrammarDecoder` defines it
+    """
+
+    rule: str | None
+    tags: tuple[str, ...]
+    fit: float
+
+
 class Decoder(Protocol):
     """What the recogniser needs of a decoder, which outlives segments and counts the frames of a stream.
 

@@ -6,8 +6,10 @@ from collections import deque
 
 import numpy as np
 
-from edgeasr.decoder import CtcGreedyDecoder, Decoder
+from edgeasr.decoder import CtcGreedyDecoder, Decoder, Sentence, Word
 from edgeasr.features import Floats
+from edgeasr.grammar_decoder import GrammarDecoder
+from edgeasr.grammar_graph import GrammarGraph
 from edgeasr.ladder import Rung
 from edgeasr.lexicon_decoder import LexiconDecoder
 from edgeasr.lexicon_search import WordGraph
@@ -21,8 +23,8 @@ class Decoding:
     """Emissions of one stream to the decoder that is wanted.
 
     decoder:    the present one
-    name:       "greedy" or "lm"
-    word_graph: None where "lm" is never wanted
+    name:       "greedy", "lm" or "grammar"
+    word_graph: of a language model, or a grammar; None where only "greedy" is ever wanted
     """
 
     def __init__(self, model: AcousticModel, word_graph: WordGraph | None, rung: Rung) -> None:
@@ -47,6 +49,24 @@ class Decoding:
             self.decoder.use(self._graph())
         self.change()
 
+    def end_segment(self, *, interrupted: bool) -> tuple[tuple[Word, ...], Sentence | None]:
+        """The words of a segment that ends here, and what a grammar makes of it; the next one begins.
+
+        interrupted: in the middle of speech
+        """
+        decoder, sentence = self.decoder, None
+        if isinstance(decoder, GrammarDecoder):
+            sentence, words = decoder.sentence()
+            sentence = sentence if decoder.has_speech or words else None
+        else:
+            words = decoder.hypothesis()
+        if interrupted and sentence is None:
+            words = decoder.cut()
+        else:
+            decoder.reset()
+        self.change(segment_ended=True)
+        return words, sentence
+
     def change(self, *, segment_ended: bool = False) -> None:
         """Go on with the decoder that is wanted, if it is another one and nothing was understood of this segment yet.
 
@@ -64,6 +84,8 @@ class Decoding:
             self.decoder.accept(np.concatenate(again)[-num_frames:])
 
     def _wanted(self) -> Decoder:
+        if isinstance(self._word_graph, GrammarGraph):
+            return GrammarDecoder(self._word_graph, self._frame_s)
         if self._rung.decoder == "lm":
             return LexiconDecoder(self._graph(), self._frame_s)
         return CtcGreedyDecoder(self._tokenizer, self._frame_s)
@@ -77,4 +99,4 @@ class Decoding:
 
     def _heard(self, emissions: Emissions) -> Floats:
         """What the present decoder wants to hear."""
-        return emissions.phones if self.name == "lm" and emissions.phones is not None else emissions.tokens
+        return emissions.phones if self.name != "greedy" and emissions.phones is not None else emissions.tokens

@@ -26,7 +26,7 @@ _LARGEST_GROWTH = 3.0
 class Rung:
     """What is done with a chunk.
 
-    decoder:            "lm" or "greedy"
+    decoder:            "lm", "greedy" or "grammar"
     chunk_ms, threads:  of the encoder's steps
     beam, max_prefixes: of lm, as in `SearchConfig`; None for what the bundle says
     exit_depth:         blocks of the encoder that run; None for all, which is all that bundles can do so far
@@ -50,7 +50,7 @@ def rungs_for(model: AcousticModel, decoder: str) -> tuple[Rung, ...]:
 
     So words are lost last: longer chunks cost a listener time, the others words.
 
-    decoder: of the best rung, "lm" or "greedy"
+    decoder: of the best rung, "lm" or "greedy"; or "grammar", which has no other rungs than chunks and threads
     """
     graph = model.word_graph if decoder == "lm" else None
     config = graph.config if graph else None
@@ -64,7 +64,7 @@ def rungs_for(model: AcousticModel, decoder: str) -> tuple[Rung, ...]:
     if config:
         prefixes = math.ceil(config.max_prefixes * _NARROW_PREFIXES)
         rungs.append(replace(rungs[-1], beam=config.beam * _NARROW_BEAM, max_prefixes=prefixes))
-    if decoder != "greedy":
+    if decoder == "lm":
         rungs.append(replace(rungs[-1], decoder="greedy", beam=None, max_prefixes=None))
     return tuple(rungs)
 
@@ -76,11 +76,13 @@ class Budget:
     max_rtf:             processor time for a second of audio
     max_temperature_c:   of the processor
     min_battery_percent: below it, while nothing charges it
+    max_backlog_s:       of audio that was heard and waits
     """
 
     max_rtf: float | None = None
     max_temperature_c: float | None = None
     min_battery_percent: float | None = None
+    max_backlog_s: float | None = None
 
     def __post_init__(self) -> None:
         given = {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
@@ -88,19 +90,26 @@ class Budget:
         for name, value in given.items():
             require(0 < value < math.inf, f"got {name} {value}, wanted a number above 0")
 
+    @property
+    def spares_the_board(self) -> bool:
+        """Whether there is a limit to what the board is to do, and not only to being late."""
+        return (self.max_rtf, self.max_temperature_c, self.min_battery_percent) != (None, None, None)
+
 
 @dataclass(frozen=True)
 class Pace:
     """How soon a ladder changes; seconds, or room that there has to be below a limit.
 
     over_s:    so long over the budget before a step down; none where the processor is throttled or the battery low
+    late_s:    so long behind before a step down, and from one to the next
     settle_s:  from one change to a step down; cool_s where heat is the reason, which takes longer to go
     clear_s:   so long with room before a step up; doubled, up to longest_clear_s, each time that a step up was
                taken back within forget_s
-    rtf_room:  the RTF to be expected after a step up, times this, is within the budget
+    rtf_room:  the RTF to be expected after a step up, times this, is within the budget; backlog_room: the backlog
     """
 
     over_s: float = 5.0
+    late_s: float = 3.0
     settle_s: float = 10.0
     cool_s: float = 60.0
     clear_s: float = 30.0
@@ -109,6 +118,7 @@ class Pace:
     rtf_room: float = 1.2
     temperature_room_c: float = 5.0
     battery_room_percent: float = 5.0
+    backlog_room: float = 4.0
 
 
 class Reading(NamedTuple):
@@ -124,6 +134,7 @@ class Reading(NamedTuple):
     temperature_c: float | None = None
     throttled: tuple[str, ...] = ()
     battery_percent: float | None = None
+    backlog_s: float | None = None
 
 
 class Change(NamedTuple):
@@ -238,6 +249,9 @@ class Ladder:
         if _above(reading.temperature_c, budget.max_temperature_c):
             reason = f"{reading.temperature_c:.1f} °C, above {budget.max_temperature_c:g} °C"
             found.append(_Excess(reason, pace.over_s, pace.cool_s))
+        if _above(reading.backlog_s, budget.max_backlog_s):
+            reason = f"{reading.backlog_s:.1f} s behind, more than {budget.max_backlog_s:g} s"
+            found.append(_Excess(reason, pace.late_s, pace.late_s))
         return found
 
     def _has_room(self, reading: Reading) -> bool:
@@ -246,7 +260,9 @@ class Ladder:
         warm = _above(_plus(reading.temperature_c, pace.temperature_room_c), budget.max_temperature_c)
         low = _above(_plus(budget.min_battery_percent, pace.battery_room_percent), reading.battery_percent)
         busy = budget.max_rtf is not None and (reading.rtf is None or reading.rtf * pace.rtf_room > budget.max_rtf)
-        return not (warm or low or busy)
+        backlog_s = None if reading.backlog_s is None else reading.backlog_s * pace.backlog_room
+        late = _above(backlog_s, budget.max_backlog_s)
+        return not (warm or low or busy or late)
 
     def _fits(self, reading: Reading) -> bool:
         """Whether it is to be expected that the next better rung is within the budget of processor time."""

@@ -37,9 +37,9 @@ class Lexicon:
     first_child: NDArray[np.int32]
     depth: NDArray[np.uint8]
     first_word: NDArray[np.int32]
-    words: NDArray[np.uint16]
+    words: NDArray[np.uint16] | NDArray[np.uint32]
     best: NDArray[np.float32]
-    likeliest: NDArray[np.uint16]
+    likeliest: NDArray[np.uint16] | NDArray[np.uint32]
 
     @classmethod
     def of(
@@ -71,7 +71,7 @@ class Lexicon:
             first_child=first_child,
             depth=depth,
             first_word=np.searchsorted(ends_at, np.arange(len(label) + 1)).astype(np.int32),
-            words=words.astype(np.uint16),
+            words=words.astype(likeliest.dtype),
             best=best,
             likeliest=likeliest,
         )
@@ -86,6 +86,12 @@ class Lexicon:
         which, phone = ((phones_next[:, None] & bits) != 0).nonzero()
         earlier = phones_next.take(which) & (bits - np.uint64(1)).take(phone)
         return which, phone, self.first_child.take(nodes).take(which) + np.bitwise_count(earlier).astype(np.int64)
+
+    def child(self, nodes: Ints, phones: Ints) -> Ints:
+        """(N,) what each phone leads to from each node; it must lead on there."""
+        earlier = self.phones_next.take(nodes) & ((np.uint64(1) << phones.astype(np.uint64)) - np.uint64(1))
+        after: Ints = self.first_child.take(nodes) + np.bitwise_count(earlier).astype(np.int64)
+        return after
 
     def words_of(self, nodes: Ints) -> tuple[Ints, NDArray[Any]]:
         """The words that end at nodes: for each the index into `nodes`, and the word."""
@@ -132,7 +138,7 @@ def _best_below(
     parent: NDArray[np.int32],
     depth: NDArray[np.uint8],
     values: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+) -> tuple[NDArray[np.float32], NDArray[np.uint16] | NDArray[np.uint32]]:
     """For every node the highest value of the words that go through it, and that word; of equals the first."""
     ranked = np.lexsort((np.arange(len(values)), -values))
     rank = np.empty(len(values), np.int64)
@@ -145,4 +151,4 @@ def _best_below(
         np.minimum.at(best, parent[first:last], best[first:last])
         last = first
     likeliest = ranked[best]
-    return values[likeliest], likeliest.astype(np.uint16)
+    return values[likeliest], likeliest.astype(np.min_scalar_type(max(len(values) - 1, 1 << 8)))

@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 
 from edgeasr.decoder import SegmentClock, Word, best_tokens
 from edgeasr.lexicon import ROOT
-from edgeasr.lexicon_search import FIRST, NO_RECORD, NODE, RECORD, SOUNDS, PrefixSearch, WordGraph, heard_frames
+from edgeasr.lexicon_search import (
+    FIRST,
+    NO_RECORD,
+    NODE,
+    RECORD,
+    SOUNDS,
+    PrefixSearch,
+    WordGraph,
+    WordRecord,
+    heard_frames,
+)
 
 # What a prefix that ends within a word must be likelier by to be preferred to one that ends with a word.
 _UNFINISHED_PENALTY = math.exp(-8.0)
@@ -87,7 +97,11 @@ class LexiconDecoder(SegmentClock):
         """Words of the current segment so far; only the last can be unfinished."""
         if self._hypothesis is None:
             best = self._best()
-            words = (*self._stable, *self._open_words(self._record(best)), *self._last_word(best))
+            words = (
+                *self._stable,
+                *self._open_words(self._record(best)),
+                *last_word(self._graph, self._search, best, self.frame_s),
+            )
             # What was once shown stays: a stable prefix never changes.
             self._trusted = self._trusted or _mean_conf(words) >= self._graph.config.min_conf
             self._hypothesis = words if self._trusted else ()
@@ -155,23 +169,27 @@ class LexiconDecoder(SegmentClock):
 
     def _open_words(self, record: int) -> list[Word]:
         """The words from the stable ones to a record."""
-        return [self._word(number) for number in reversed(self._search.path(record, self._settled))]
+        records = self._search.records
+        path = reversed(self._search.path(record, self._settled))
+        return [recorded_word(self._graph, records[number], self.frame_s) for number in path]
 
-    def _word(self, number: int) -> Word:
-        record = self._search.records[number]
-        return self._timed(self._graph.model.words[record.word], record.start_frame, record.end_frame, record.log_conf)
 
-    def _last_word(self, prefix: int) -> tuple[Word, ...]:
-        """The likeliest word that a prefix has begun, if it has."""
-        node, *_, first, last = self._search.whole[:, prefix].tolist()
-        if node == ROOT:
-            return ()
-        log_conf = float(self._search.parts[SOUNDS, prefix]) / int(self._graph.lexicon.depth[node])
-        word = self._graph.model.words[self._graph.lexicon.likeliest[node]]
-        return (self._timed(word, first, last, log_conf),)
+def recorded_word(graph: WordGraph, record: WordRecord, frame_s: float) -> Word:
+    """A word that is complete."""
+    return _timed(graph.model.words[record.word], record.start_frame, record.end_frame, record.log_conf, frame_s)
 
-    def _timed(self, word: str, first: int, last: int, log_conf: float) -> Word:
-        return Word(word, first * self.frame_s, last * self.frame_s, min(1.0, math.exp(log_conf)))
+
+def last_word(graph: WordGraph, search: PrefixSearch, prefix: int, frame_s: float) -> tuple[Word, ...]:
+    """The likeliest word that a prefix has begun, if it has."""
+    node, *_, first, last = search.whole[:, prefix].tolist()
+    if node == ROOT:
+        return ()
+    log_conf = float(search.parts[SOUNDS, prefix]) / int(graph.lexicon.depth[node])
+    return (_timed(graph.model.words[graph.lexicon.likeliest[node]], first, last, log_conf, frame_s),)
+
+
+def _timed(word: str, first: int, last: int, log_conf: float, frame_s: float) -> Word:
+    return Word(word, first * frame_s, last * frame_s, min(1.0, math.exp(log_conf)))
 
 
 def _mean_conf(words: Sequence[Word]) -> float:

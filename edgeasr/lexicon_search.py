@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from heapq import heapify, heappop, heappush
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,7 @@ class SearchConfig:
     max_prefixes:  as many are kept at most
     token_beam:    in each frame phones so much less likely than the best are not tried, in nats
     min_conf:      a segment is taken for noise until its words have this confidence on average
+    min_fit:       a sentence of a grammar is rejected where it fits what was heard less, see `GrammarDecoder`
     errors:        ConfigError for numbers that make no sense
     """
 
@@ -54,6 +56,7 @@ class SearchConfig:
     max_prefixes: int = 150
     token_beam: float = 6.0
     min_conf: float = 0.25
+    min_fit: float = 0.2
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -68,18 +71,38 @@ class SearchConfig:
                 raise ConfigError(f"got {field.name} {value} for the decoder, wanted a finite number above 0")
 
 
+class WordModel(Protocol):
+    """What the search needs of a language model, or of what takes its place.
+
+    words: by number
+    """
+
+    @property
+    def words(self) -> Sequence[str]: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def unigrams(self) -> NDArray[np.float32]: ...
+
+    def score(self, states: Ints, words: NDArray[np.integer]) -> tuple[NDArray[np.float32], Ints]:
+        """(M,) log-probabilities of words after states, and the states after those words."""
+
+
 class WordGraph:
     """What streams share: the lexicon's tree, the language model, and both's scores under one configuration.
 
-    lexicon: of the model's pronunciations, None to build it
+    lexicon: of the model's pronunciations; None to build it, of a language model
     ahead:   (nodes,) the weighted log-probability of the likeliest word below, and its word score
     start:   the language model's state at a sentence's beginning
     num_places: where a prefix can be: its node, or `place_after` a word's last phone
     """
 
-    def __init__(self, model: LanguageModel, config: SearchConfig, lexicon: Lexicon | None = None) -> None:
+    def __init__(self, model: WordModel, config: SearchConfig, lexicon: Lexicon | None = None) -> None:
         self.model, self.config = model, config
-        self.lexicon = lexicon or lexicon_of(model)
+        if lexicon is None:
+            assert isinstance(model, LanguageModel)
+            lexicon = lexicon_of(model)
+        self.lexicon = lexicon
         self.start = model.start
         self.ahead: NDArray[np.float32] = self.lexicon.best * np.float32(config.lm_weight)
         self.ahead += np.float32(config.word_score)
@@ -91,6 +114,10 @@ class WordGraph:
         other = copy.copy(self)
         other.config = replace(self.config, beam=beam, max_prefixes=max_prefixes)
         return other
+
+    def children(self, nodes: Ints, states: Ints, phones: Ints) -> tuple[Ints, Ints, Ints]:  # noqa: ARG002
+        """What follows nodes, as `Lexicon.children` says it. states: of the language model, for each node"""
+        return self.lexicon.children(nodes, phones)
 
     def place_after(self, phones: Ints) -> Ints:
         """Where prefixes are whose word is complete: at the root, told apart by the phone that a blank must follow."""
@@ -108,6 +135,7 @@ class WordRecord(NamedTuple):
 
     start_frame, end_frame: from its first phone to after the first frame of its last
     log_conf:               mean over its phones of the highest log-probability of each
+    log_odds:               of the path so far, weights of the words included, against the likeliest phones
     """
 
     word: int
@@ -115,6 +143,7 @@ class WordRecord(NamedTuple):
     start_frame: int
     end_frame: int
     log_conf: float
+    log_odds: float
 
 
 # Rows of what is known of a prefix.
@@ -128,12 +157,14 @@ class Heard(NamedTuple):
     log_probs: (P,) none below the least
     weighed:   (P,) the same with the blank's penalty
     probs:     (P,) its exponentials
+    best:      the highest of `weighed`
     phones:    (K,) those to try
     """
 
     log_probs: Doubles
     weighed: Doubles
     probs: Doubles
+    best: float
     phones: Ints
 
 
@@ -142,10 +173,11 @@ def heard_frames(log_probs: NDArray[np.floating[Any]], config: SearchConfig) -> 
     raised = np.maximum(log_probs.astype(np.float64), _LEAST_LOG_PROB)
     weighed = raised.copy()
     weighed[:, 0] -= config.blank_penalty
-    tried = weighed > weighed.max(axis=1, keepdims=True) - config.token_beam
+    best = weighed.max(axis=1)
+    tried = weighed > best[:, None] - config.token_beam
     tried[:, 0] = False
-    rows = zip(raised, weighed, np.exp(weighed), tried, strict=True)
-    return [Heard(one, lighter, probs, likely.nonzero()[0]) for one, lighter, probs, likely in rows]
+    rows = zip(raised, weighed, np.exp(weighed), best.tolist(), tried, strict=True)
+    return [Heard(*row, likely.nonzero()[0]) for *row, likely in rows]
 
 
 class _Candidates(NamedTuple):
@@ -175,6 +207,8 @@ class PrefixSearch:
     parts:   (4, N) float64: probabilities of paths that end in a blank, and that do not, up to a factor; the sum over
              the word's phones of the highest log-probability of each, and that of the last phone
     records: words by number, earlier ones first
+    behind:  how much likelier the best prefix is than the likeliest phones, or blanks, of all frames, in nats: below 0;
+             added to logarithms of `scores` it makes them odds
     """
 
     def __init__(self, graph: WordGraph) -> None:
@@ -188,6 +222,7 @@ class PrefixSearch:
 
     def begin(self, state: int) -> None:
         """Forget all prefixes and begin with an empty one."""
+        self.behind = 0.0
         self.records: list[WordRecord] = []
         key = state * self.graph.num_places + self.graph.place_after(np.zeros(1, np.int64))
         self.whole: Ints = np.array([[ROOT], [state], [0], key, [NO_RECORD], [0], [0]], np.int64)
@@ -201,6 +236,7 @@ class PrefixSearch:
 
     def accept(self, heard: Heard, frame: int) -> None:
         """Take one frame."""
+        self.behind -= heard.best
         if len(heard.phones):
             candidates = self._candidates(heard)
             self._advance(candidates, *self._selected(candidates), heard.log_probs, frame)
@@ -214,6 +250,7 @@ class PrefixSearch:
         token = parts[TOKEN] * heard.probs.take(self.whole[LABEL])
         total = blank + token
         best = total.max()
+        self.behind += math.log(best)
         kept = total > best * self._least
         np.divide((blank, token), best, out=parts[:SOUNDS])
         if not kept.all():
@@ -228,7 +265,7 @@ class PrefixSearch:
         total = blank + token
         stay_blank, stay_token = total * heard.probs[0], token * heard.probs.take(label)
         stay = stay_blank + stay_token
-        which, column, child = graph.lexicon.children(node, heard.phones)
+        which, column, child = graph.children(node, state, heard.phones)
         phone = heard.phones.take(column)
         grown = np.where(label.take(which) == phone, blank.take(which), total.take(which))
         gained = graph.ahead.take(child) - graph.ahead.take(node).take(which)
@@ -284,6 +321,7 @@ class PrefixSearch:
         by_kind = chosen.argsort()
         both = both.take(kept.take(by_kind), axis=1)
         both /= best
+        self.behind += math.log(best)
         return chosen.take(by_kind), both
 
     def _advance(self, candidates: _Candidates, chosen: Ints, both: Doubles, heard: Doubles, frame: int) -> None:
@@ -303,13 +341,14 @@ class PrefixSearch:
         parts[SOUNDS, longer_from:] *= goes_on
         parts[SOUNDS, longer_from:] += sounds
         words = candidates.words.take(chosen[ended_from:] - candidates.bounds[1])
-        self._record(whole[RECORD:, ended_from:], parts[SOUNDS, ended_from:] / depth, words)
+        log_odds = np.log(parts[TOKEN, ended_from:]) + self.behind
+        self._record(whole[RECORD:, ended_from:], parts[SOUNDS, ended_from:] / depth, log_odds, words)
         self.whole, self.parts = whole, parts
 
-    def _record(self, whole: Ints, log_conf: Doubles, words: Ints) -> None:
+    def _record(self, whole: Ints, log_conf: Doubles, log_odds: Doubles, words: Ints) -> None:
         """Remember the words that have ended. whole: (3, N) last record, first and last frame"""
         number = len(self.records)
-        self.records += map(WordRecord, words.tolist(), *whole.tolist(), log_conf.tolist())
+        self.records += map(WordRecord, words.tolist(), *whole.tolist(), log_conf.tolist(), log_odds.tolist())
         whole[0] = range(number, len(self.records))
 
     def keep(self, wanted: NDArray[np.bool_]) -> None:

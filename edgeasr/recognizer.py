@@ -31,9 +31,11 @@ from edgeasr.errors import AudioFormatError, BundleError, ConfigError, DeviceErr
 from edgeasr.features import FeatureBlock, Floats
 from edgeasr.front_end import LONGEST_FLUSH_S, FeatureFrontEnd, FrontEnd, FrontEndT, WaveformFrontEnd, flush_s
 from edgeasr.gate import Gate, GateConfig
+from edgeasr.grammar import Grammar
 from edgeasr.ladder import Rung
 from edgeasr.memory import Admission, MemoryKeeper, MemoryPolicy, Recall
 from edgeasr.model import AcousticModel
+from edgeasr.own_words import OwnWords, decoder_of, word_graph
 from edgeasr.transcript import Event, TranscriptBuilder
 from edgeasr.voice_activity import Activity, VoiceActivity
 
@@ -58,6 +60,9 @@ class Recognizer:
                    own rules
     on_admission:  told what became of every summary
     recall:        reads what was stored earlier into the memory again, see edgeasr.memory.Recall
+    grammar:       sentences that alone are recognised, a file of JSGF or a Grammar; the decoder is "grammar" then
+    grammar_threshold: what fits less is rejected, see `GrammarDecoder`; None for the bundle's
+    dictionary:    a file with pronunciations of words of the grammar
     errors:        BundleError for a model that cannot be used, or not with this decoder; ConfigError for another one
 
     Memory and the time of a step do not grow with the stream.
@@ -76,18 +81,22 @@ class Recognizer:
         memory_policy: MemoryPolicy | None = None,
         on_admission: Callable[[Admission], None] | None = None,
         recall: Recall | None = None,
+        grammar: Grammar | str | Path | None = None,
+        grammar_threshold: float | None = None,
+        dictionary: str | Path | None = None,
     ) -> None:
         if decoder not in (None, *DECODERS):
             raise ConfigError(f"got decoder {decoder!r}, wanted one of {', '.join(DECODERS)}")
         self.model = load_model(model, backend=backend, threads=threads)
-        self._word_graph = None if decoder == "greedy" else self.model.word_graph
+        own_words = OwnWords(grammar, grammar_threshold, dictionary)
+        self._word_graph = word_graph(self.model, decoder, own_words)
         if decoder == "lm" and self._word_graph is None:
             raise BundleError(
                 f"got decoder 'lm' and the bundle {self.model.name}, which has no language model: "
                 "put one into it with `edgeasr lm add`, or choose greedy"
             )
         self._own_model = self.model
-        self._rung = Rung("lm" if self._word_graph else "greedy", self.model.config.chunk_ms, self.model.threads)
+        self._rung = Rung(decoder_of(self._word_graph), self.model.config.chunk_ms, self.model.threads)
         self._endpointer = Endpointer(endpoint_config(endpoint))
         self._on_endpoint, self._gate_config = on_endpoint, gate
         self._new_memory = partial(MemoryKeeper, memory_policy, on_admission, recall)
@@ -113,7 +122,7 @@ class Recognizer:
 
     @property
     def decoder(self) -> str:
-        """Which one decodes now, "lm" or "greedy"."""
+        """Which one decodes now, "lm", "greedy" or "grammar"."""
         return self._decoding.name
 
     @property
@@ -139,7 +148,8 @@ class Recognizer:
 
         errors: ConfigError for what the model does not have
         """
-        if rung.decoder not in DECODERS or (rung.decoder == "lm" and self._word_graph is None):
+        own = decoder_of(self._word_graph)
+        if rung.decoder not in (own, "greedy") or (rung.decoder != own == "grammar"):
             raise ConfigError(f"got decoder {rung.decoder!r} for a recogniser without it: make one with the other")
         if rung.exit_depth is not None:
             raise ConfigError(f"got exit_depth {rung.exit_depth}: no model leaves its encoder early yet, take None")
@@ -344,21 +354,17 @@ class Recognizer:
         return [partial] if partial else []
 
     def _end_segment(self, name: str, rule: EndpointRule | None = None) -> list[Event]:
-        """Begin the next segment; one without words leaves no event."""
+        """Begin the next segment; one without words leaves no event, unless a grammar rejects what was said."""
         self._memory.text = ""
         decoder = self._decoder
-        start_s, words = decoder.start_s, decoder.hypothesis()
-        self._explain(name, rule, len(words))
+        start_s = decoder.start_s
+        self._explain(name, rule, len(decoder.hypothesis()))
         self._foreground.begin()
-        if rule and rule.interrupts_speech:
-            words = decoder.cut()
-        else:
-            decoder.reset()
-        self._decoding.change(segment_ended=True)
-        if not words:
+        words, sentence = self._decoding.end_segment(interrupted=rule is not None and rule.interrupts_speech)
+        if not words and sentence is None:
             return []
         end_s = self._heard_until(decoder.start_s, words)
-        return [self._builder.final(words, start=start_s, end=end_s, endpoint=name)]
+        return [self._builder.final(words, start=start_s, end=end_s, endpoint=name, sentence=sentence)]
 
     def _explain(self, name: str, rule: EndpointRule | None, num_words: int) -> None:
         if self._on_endpoint is not None:

@@ -2,7 +2,7 @@
 
 The promises, kept by `TranscriptBuilder`:
 
-* a final never changes: no later event speaks of its segment or its time again;
+* a final never changes: no later event speaks of its segment or its time again; nor after a rejected segment;
 * only the last segment may be partial;
 * the stable prefix of a partial never changes: every later event of the segment begins with the same words.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol
 
-from edgeasr.decoder import Word
+from edgeasr.decoder import Sentence, Word
 
 # Two bounds that come from the same frames may differ by rounding.
 _SAME_TIME_S = 1e-3
@@ -71,22 +71,39 @@ class Partial(_SegmentEvent):
 
 
 @dataclass(frozen=True)
-class Final(_SegmentEvent):
-    """A finished segment; as `Partial`, and all of the text is stable.
-
-    endpoint: name of the rule that ended it, see `edgeasr.endpoint.Endpoint`; empty where it is not known
+class _FinishedSegment(_SegmentEvent):
+    """endpoint: name of the rule that ended it, see `edgeasr.endpoint.Endpoint`; empty where it is not known
+    sentence: what the grammar makes of it; None without a grammar
     """
+
+    endpoint: str = ""
+    sentence: Sentence | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As of any event, with the endpoint where it is known, and what the grammar makes of it."""
+        known = super().to_dict()
+        if self.endpoint:
+            known["endpoint"] = self.endpoint
+        if (sentence := self.sentence) is not None:
+            known |= {"rule": sentence.rule, "tags": list(sentence.tags), "fit": round(sentence.fit, 3)}
+        return known
+
+
+@dataclass(frozen=True)
+class Final(_FinishedSegment):
+    """A finished segment; as `Partial`, and all of the text is stable."""
 
     type: ClassVar[str] = "final"
 
-    endpoint: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """As of any event, with the endpoint where it is known."""
-        return super().to_dict() | ({"endpoint": self.endpoint} if self.endpoint else {})
+@dataclass(frozen=True)
+class Rejected(_FinishedSegment):
+    """Speech that is no sentence of the grammar: it has no words, and takes back what partials of the segment said."""
+
+    type: ClassVar[str] = "rejected"
 
 
-Event = Partial | Final
+Event = Partial | Final | Rejected
 
 
 class TranscriptBuilder:
@@ -108,11 +125,20 @@ class TranscriptBuilder:
         self._said = (text, stable)
         return Partial(self._segment, start, end, text, stable, words)
 
-    def final(self, words: tuple[Word, ...], *, start: float, end: float, endpoint: str = "") -> Final:
-        """Closes the segment; the next event belongs to a new one."""
+    def final(
+        self,
+        words: tuple[Word, ...],
+        *,
+        start: float,
+        end: float,
+        endpoint: str = "",
+        sentence: Sentence | None = None,
+    ) -> Final | Rejected:
+        """Closes the segment; the next event belongs to a new one. sentence: of a grammar, that may reject it"""
         self._check(words, len(words), start, end)
         text = _text(words)
-        event = Final(self._segment, start, end, text, len(text), words, endpoint)
+        kind = Rejected if sentence is not None and sentence.rule is None else Final
+        event = kind(self._segment, start, end, text, len(text), words, endpoint, sentence)
         self._segment += 1
         self._closed_s = end
         self._stable_words = []
