@@ -146,6 +146,12 @@ class TestMachine:
         assert (result.status, result.found) == (status, found)
         assert fix in result.fix
 
+    def test_throttling_of_x86_counts_since_the_start(self, tmp_path):
+        count = "sys__devices__system__cpu__cpu0__thermal_throttle__core_throttle_count"
+        assert machine.throttling(files(tmp_path, **{count: "0"})).found == "no sensor of temperature, not throttled"
+        found = machine.throttling(files(tmp_path, **{count: "3"}))
+        assert (found.status, found.found) == ("warn", "throttled 3 times, earlier; no sensor of temperature")
+
     def test_throttling_that_nobody_tells_of(self, tmp_path):
         assert machine.throttling(tmp_path).status == "skipped"
 
