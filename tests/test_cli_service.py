@@ -127,9 +127,18 @@ def test_a_service_of_the_system_goes_to_the_system(manager, tmp_path, monkeypat
     assert (code, out) == (0, f"wrote {tmp_path}/system/edgeasr-listen.service\n")
     text = (tmp_path / "system" / "edgeasr-listen.service").read_text()
     assert "DynamicUser=yes\n" in text
+    assert "ProtectHome=yes\n" in text
     assert "RestrictAddressFamilies=AF_UNIX\n" in text
     assert manager.calls()[0] == ["systemctl", "--no-pager", "daemon-reload"]
     assert "linger" not in err
+
+
+def test_an_installation_in_an_open_home_folder_is_seen(manager, monkeypatch):
+    monkeypatch.setattr(needs, "made_of", lambda: (Path("/usr"), Path("/home/pi/venv")))
+    monkeypatch.setattr(needs, "_closed_folder", lambda path: None)
+    printed = edgeasr("service", "install", "listen", "--system", "--print").out
+    assert "DynamicUser=yes\n" in printed
+    assert "ProtectHome=read-only\n" in printed
 
 
 def test_a_user_that_there_is_not_is_refused(manager):

@@ -149,7 +149,15 @@ def _unit(
     writable: list[Path],
     **settings: Any,
 ) -> Unit:
-    from edgeasr.service.needs import groups_for, made_of, needs_of, own_folders, program, user_to_run_as
+    from edgeasr.service.needs import (
+        groups_for,
+        lie_at_home,
+        made_of,
+        needs_of,
+        own_folders,
+        program,
+        user_to_run_as,
+    )
     from edgeasr.service.unit import Unit
 
     needs, system = needs_of(command, values), settings["scope"] == "system"
@@ -165,7 +173,7 @@ def _unit(
         groups=groups_for(needs) if system else (),
         writable=tuple(dict.fromkeys(folders)),
         # A user's sound server has its socket below /run/user, which counts as home.
-        read_home=of_a_user,
+        read_home=of_a_user or lie_at_home((*made_of(), *needs.reads)),
         network=needs.network,
         serial=needs.serial,
         **settings,

@@ -16,6 +16,7 @@ import edgeasr
 from edgeasr.errors import ServiceError
 from edgeasr.service.unit import AUDIO_GROUP, SERIAL_GROUP, Scope
 
+_HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 # Options whose value is a path; a service has no folder in which a relative one would be looked up.
 _PATHS = ("store", "remembered", "model", "grammar")
 
@@ -86,6 +87,11 @@ def _closed_folder(path: Path) -> Path | None:
         if folder.is_dir() and not folder.stat().st_mode & stat.S_IXOTH:
             return folder
     return None
+
+
+def lie_at_home(paths: Iterable[Path]) -> bool:
+    """Whether any of these is where ProtectHome= hides things."""
+    return any(path.resolve().is_relative_to(home) for path in paths for home in _HOMES)
 
 
 def groups_for(needs: Needs) -> tuple[str, ...]:
