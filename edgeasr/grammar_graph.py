@@ -7,7 +7,7 @@ and states that are followed by the same words share them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,8 @@ from edgeasr.grammar_automaton import WordAutomaton
 from edgeasr.grammar_network import Network
 from edgeasr.lexicon import ROOT, Lexicon
 from edgeasr.lexicon_search import SearchConfig, WordGraph
-from edgeasr.phones import PHONE_IDS, PHONES, Pronunciation
+from edgeasr.phones import PHONE_IDS, PHONES
+from edgeasr.pronouncing import Ways
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -72,7 +73,7 @@ class GrammarGraph(WordGraph):
         self,
         network: Network,
         automaton: WordAutomaton,
-        ways: Mapping[str, Sequence[Pronunciation]],
+        ways: Ways,
         config: SearchConfig,
     ) -> None:
         self.network = network
@@ -92,7 +93,7 @@ class GrammarGraph(WordGraph):
         return int(self._num_phones[list(arcs)].sum())
 
 
-def _forest(model: AutomatonModel, ways: Mapping[str, Sequence[Pronunciation]]) -> tuple[Lexicon, Ints]:
+def _forest(model: AutomatonModel, ways: Ways) -> tuple[Lexicon, Ints]:
     """The pronunciations of every class below its code, and the nodes at the ends of the codes."""
     num_digits = max(1, math.ceil(math.log(len(model.classes), _NUM_DIGITS)))
     codes = np.array([_code(number, num_digits) for number in range(len(model.classes))], np.uint8)

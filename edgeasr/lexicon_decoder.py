@@ -17,6 +17,7 @@ from edgeasr.lexicon_search import (
     NODE,
     RECORD,
     SOUNDS,
+    STATE,
     PrefixSearch,
     WordGraph,
     WordRecord,
@@ -160,7 +161,7 @@ class LexiconDecoder(SegmentClock):
 
     def _best(self) -> int:
         """The prefix to show: the likeliest, those that end with a word preferred."""
-        scores = self._search.scores
+        scores = self._search.scores * self._graph.if_ended(self._search.whole[STATE])
         scores[self._search.whole[NODE] != ROOT] *= _UNFINISHED_PENALTY
         return int(scores.argmax())
 

@@ -119,6 +119,10 @@ class WordGraph:
         """What follows nodes, as `Lexicon.children` says it. states: of the language model, for each node"""
         return self.lexicon.children(nodes, phones)
 
+    def if_ended(self, states: Ints) -> Doubles | float:  # noqa: ARG002
+        """What probabilities are worth if nothing follows, by the states of their prefixes."""
+        return 1.0
+
     def place_after(self, phones: Ints) -> Ints:
         """Where prefixes are whose word is complete: at the root, told apart by the phone that a blank must follow."""
         return phones + len(self.lexicon)

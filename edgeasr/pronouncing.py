@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from edgeasr.language_model import LanguageModel, Words
 from edgeasr.letter_to_sound import is_installed, letters_to_sounds
 from edgeasr.phones import PHONES, Dictionary, Pronunciation
+
+Ways = Mapping[str, Sequence[Pronunciation]]
 
 
 def numbers_of(words: Words, wanted: Iterable[str]) -> dict[str, int]:

@@ -32,6 +32,7 @@ from edgeasr.features import FeatureBlock, Floats
 from edgeasr.front_end import LONGEST_FLUSH_S, FeatureFrontEnd, FrontEnd, FrontEndT, WaveformFrontEnd, flush_s
 from edgeasr.gate import Gate, GateConfig
 from edgeasr.grammar import Grammar
+from edgeasr.hotwords import Hotwords
 from edgeasr.ladder import Rung
 from edgeasr.memory import Admission, MemoryKeeper, MemoryPolicy, Recall
 from edgeasr.model import AcousticModel
@@ -62,7 +63,8 @@ class Recognizer:
     recall:        reads what was stored earlier into the memory again, see edgeasr.memory.Recall
     grammar:       sentences that alone are recognised, a file of JSGF or a Grammar; the decoder is "grammar" then
     grammar_threshold: what fits less is rejected, see `GrammarDecoder`; None for the bundle's
-    dictionary:    a file with pronunciations of words of the grammar
+    hotwords:      phrases that are likelier than the language model thinks, or a file of them, see edgeasr.hotwords
+    dictionary:    a file with pronunciations of words of the grammar or the hotwords
     errors:        BundleError for a model that cannot be used, or not with this decoder; ConfigError for another one
 
     Memory and the time of a step do not grow with the stream.
@@ -83,12 +85,13 @@ class Recognizer:
         recall: Recall | None = None,
         grammar: Grammar | str | Path | None = None,
         grammar_threshold: float | None = None,
+        hotwords: Hotwords | str | Path | None = None,
         dictionary: str | Path | None = None,
     ) -> None:
         if decoder not in (None, *DECODERS):
             raise ConfigError(f"got decoder {decoder!r}, wanted one of {', '.join(DECODERS)}")
         self.model = load_model(model, backend=backend, threads=threads)
-        own_words = OwnWords(grammar, grammar_threshold, dictionary)
+        own_words = OwnWords(grammar, grammar_threshold, hotwords, dictionary)
         self._word_graph = word_graph(self.model, decoder, own_words)
         if decoder == "lm" and self._word_graph is None:
             raise BundleError(

@@ -12,6 +12,7 @@ import typer
 
 from edgeasr.cli.endpoint_options import EndpointRules, Explain, GateSwitch, listening
 from edgeasr.cli.options import DecoderName, Model, Threads
+from edgeasr.cli.own_word_options import DictionaryFile, GrammarFile, GrammarThreshold, HotwordFile, own_words
 from edgeasr.cli.terminal import StatusLine, print_error, write_out
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ def evaluate(
     backend: Annotated[str | None, typer.Option(help="Runtime, or artefact of the bundle, such as onnx-fp32.")] = None,
     decoder: DecoderName = None,
     threads: Threads = 1,
+    grammar: GrammarFile = None,
+    grammar_threshold: GrammarThreshold = None,
+    hotwords: HotwordFile = None,
+    dictionary: DictionaryFile = None,
     endpoint: EndpointRules = "normal",
     explain: Explain = False,
     gate: GateSwitch = False,
@@ -74,7 +79,8 @@ def evaluate(
         utterances = sessions(read_manifest(manifest)[:limit], session_s)
     recordings = recordings_of(noise) if noise else None
     hearing = listening(endpoint, gate=gate, explain=explain)
-    recognizer = Recognizer(model, backend=backend, threads=threads, decoder=decoder, **hearing)
+    own = own_words(grammar, grammar_threshold, hotwords, dictionary)
+    recognizer = Recognizer(model, backend=backend, threads=threads, decoder=decoder, **own, **hearing)
     if chunk_ms:
         require_chunk(recognizer, chunk_ms)
     with StatusLine(sys.stderr) as status:

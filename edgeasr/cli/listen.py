@@ -27,6 +27,7 @@ from edgeasr.cli.options import (
     chosen_format,
     transcript_writer,
 )
+from edgeasr.cli.own_word_options import DictionaryFile, GrammarFile, GrammarThreshold, HotwordFile, own_words
 from edgeasr.cli.remember import remembering
 from edgeasr.cli.signals import StopSignals
 from edgeasr.cli.sources import check_source, open_source
@@ -68,6 +69,10 @@ def listen(
     model: Model = None,
     decoder: DecoderName = None,
     threads: Threads = 1,
+    grammar: GrammarFile = None,
+    grammar_threshold: GrammarThreshold = None,
+    hotwords: HotwordFile = None,
+    dictionary: DictionaryFile = None,
     endpoint: EndpointRules = "normal",
     explain: Explain = False,
     gate: GateSwitch = True,
@@ -89,7 +94,8 @@ def listen(
     """Print what is being said.
 
     On a terminal the current segment is rewritten in place until it is final. Through a pipe come final
-    segments, a line each, and with --json partial ones too. Ctrl-C ends it, after the last words.
+    segments, a line each, and with --json partial ones too. Ctrl-C ends it, after the last words. With a
+    --grammar speech that is none of its sentences prints nothing, and with --json an event "rejected".
 
     With a --budget it does with less where it would take more, and where the processor is throttled: one thread,
     longer chunks if the bundle has them, a narrower beam, at last the greedy decoder; and goes back once there is
@@ -99,6 +105,7 @@ def listen(
     check_source(source, device, real_time=real_time)
     path = _store_path(remembered, store, remember=remember)
     hearing = listening(endpoint, gate=gate, explain=explain)
+    own = own_words(grammar, grammar_threshold, hotwords, dictionary)
     from edgeasr.recognizer import Recognizer, load_model
 
     manager = ServiceManager.from_environment()
@@ -127,6 +134,7 @@ def listen(
             decoder=decoder,
             on_admission=memory.admitted if memory else None,
             recall=memory.recall if memory else None,
+            **own,
             **hearing,
         )
         within = budget_check(recognizer, rtf=budget_rtf, temperature=budget_temperature, battery=budget_battery)

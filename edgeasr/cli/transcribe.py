@@ -31,6 +31,7 @@ from edgeasr.cli.options import (
     chosen_format,
     transcript_writer,
 )
+from edgeasr.cli.own_word_options import DictionaryFile, GrammarFile, GrammarThreshold, HotwordFile, own_words
 from edgeasr.cli.remember import remembering
 from edgeasr.cli.terminal import StatusLine, print_error, write_out
 from edgeasr.errors import EdgeasrError
@@ -63,6 +64,10 @@ def transcribe(
     model: Model = None,
     decoder: DecoderName = None,
     threads: Threads = 1,
+    grammar: GrammarFile = None,
+    grammar_threshold: GrammarThreshold = None,
+    hotwords: HotwordFile = None,
+    dictionary: DictionaryFile = None,
     endpoint: EndpointRules = "normal",
     explain: Explain = False,
     gate: GateSwitch = False,
@@ -84,6 +89,7 @@ def transcribe(
     if store and not remember:
         raise typer.BadParameter("--store is for --remember")
     hearing = listening(endpoint, gate=gate, explain=explain)
+    own = own_words(grammar, grammar_threshold, hotwords, dictionary)
     from edgeasr.recognizer import Recognizer, load_model
 
     loaded = load_model(model, threads=threads)
@@ -94,6 +100,7 @@ def transcribe(
             decoder=decoder,
             on_admission=memory.admitted if memory else None,
             recall=memory.recall if memory else None,
+            **own,
             **hearing,
         )
         for file in files:
@@ -150,7 +157,7 @@ class _Output:
 
 def _transcribe(recognizer: Recognizer, file: str, output: _Output, memory: StoreWriter | None) -> None:
     from edgeasr.audio import FileSource
-    from edgeasr.transcript import Final
+    from edgeasr.transcript import Partial
 
     writer = transcript_writer(output.format, {"file": file})
     with FileSource(file) as source, output.opened(file) as write, StatusLine(sys.stderr) as status:
@@ -160,7 +167,7 @@ def _transcribe(recognizer: Recognizer, file: str, output: _Output, memory: Stor
             memory.begin_stream(file)
             events = memory.heard(events)
         for event in events:
-            if output.partials or isinstance(event, Final):
+            if output.partials or not isinstance(event, Partial):
                 status.clear()
                 write(writer.write(event))
         write(writer.footer)
