@@ -27,6 +27,7 @@ class Governor:
     """Changes the rung of a recogniser while it hears a stream.
 
     report: takes a line of text about every change, and first about what cannot be read
+    backlog_s: how much audio waits, for a budget that limits it
     root:   below which /sys lies
     clock, cpu_clock: seconds, of time and of the process in all threads
     """
@@ -37,6 +38,7 @@ class Governor:
         budget: Budget,
         report: Callable[[str], None],
         *,
+        backlog_s: Callable[[], float] | None = None,
         pace: Pace | None = None,
         root: Path = Path("/"),
         clock: Callable[[], float] = time.monotonic,
@@ -44,7 +46,8 @@ class Governor:
     ) -> None:
         self._recognizer, self._budget, self._report, self._root = recognizer, budget, report, root
         self.ladder = Ladder(rungs_for(recognizer.model, recognizer.decoder), budget, pace)
-        self._throttle = throttle_meter(root)
+        self._backlog_s = backlog_s
+        self._throttle = throttle_meter(root) if budget.spares_the_board else None
         self._clock, self._cpu_clock = clock, cpu_clock
         self._load = _Load()
         self._cpu_s, self._heard_s, self._read_s = cpu_clock(), recognizer.heard_s, clock()
@@ -82,6 +85,7 @@ class Governor:
             temperature_c(self._root) if budget.max_temperature_c is not None else None,
             throttled,
             battery_percent(self._root) if budget.min_battery_percent is not None else None,
+            self._backlog_s() if self._backlog_s else None,
         )
 
 

@@ -31,13 +31,26 @@ BudgetBattery = Annotated[
 ]
 
 
+# Of audio that waits: time to do with less before any is lost.
+_MAX_BACKLOG_S = 2.0
+
+
 def budget_check(
-    recognizer: Recognizer, *, rtf: float | None, temperature: float | None, battery: float | None
+    recognizer: Recognizer,
+    *,
+    rtf: float | None,
+    temperature: float | None,
+    battery: float | None,
+    backlog_s: Callable[[], float] | None = None,
 ) -> Callable[[], None]:
-    """What keeps the recogniser within the budget if it is called now and then; it says on stderr what it changes."""
-    if rtf is None and temperature is None and battery is None:
+    """What keeps the recogniser within the budget if it is called now and then; it says on stderr what it changes.
+
+    backlog_s: how much audio waits that is lost if it gets too much
+    """
+    backlog = None if backlog_s is None else _MAX_BACKLOG_S
+    if rtf is None and temperature is None and battery is None and backlog is None:
         return lambda: None
     from edgeasr.governor import Governor
     from edgeasr.ladder import Budget
 
-    return Governor(recognizer, Budget(rtf, temperature, battery), print_note).check
+    return Governor(recognizer, Budget(rtf, temperature, battery, backlog), print_note, backlog_s=backlog_s).check
