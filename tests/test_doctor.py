@@ -105,6 +105,14 @@ class TestMachine:
         assert found.found.startswith("Raspberry Pi OS 12, kernel ")
         assert f"{architecture}, {bits}-bit" in found.found
 
+    def test_board(self, tmp_path):
+        model = {"proc__device-tree__model": "Raspberry Pi 4 Model B Rev 1.4\0"}
+        files(tmp_path, proc__cpuinfo="processor : 0\nFeatures : fp asimd\nCPU part : 0xd08\n", **model)
+        found = machine.board(tmp_path)
+        assert (found.status, found.found) == ("ok", "Raspberry Pi 4 Model B, 4 x Cortex-A72")
+        unknown = machine.board(tmp_path / "empty")
+        assert "no board that is known" in unknown.found
+
     @pytest.mark.parametrize(("mb", "status"), [(60, "fail"), (200, "warn"), (900, "ok")])
     def test_memory(self, tmp_path, mb, status):
         files(tmp_path, proc__meminfo=f"MemTotal: 1000000 kB\nMemAvailable: {mb * 1024} kB\n")

@@ -6,6 +6,7 @@ too many wait the oldest is given up. What goes wrong is one line at first and t
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -159,6 +160,7 @@ class Complaints:
     def close(self, left: list[Mapping[str, Any]]) -> None:
         """left: what was not delivered in time"""
         with self._lock:
+            self._told_s = math.inf  # what is broken off now is told of here
             if left:
                 numbers = ", ".join(str(event.get("segment")) for event in left[:8])
                 more = f" and {len(left) - 8} more" if len(left) > 8 else ""

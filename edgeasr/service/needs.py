@@ -18,7 +18,8 @@ from edgeasr.service.unit import AUDIO_GROUP, SERIAL_GROUP, Scope
 
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 # Options whose value is a path; a service has no folder in which a relative one would be looked up.
-_PATHS = ("store", "remembered", "model", "grammar")
+_WRITTEN = ("store", "remembered")
+_READ = ("model", "grammar", "certificate", "key", "token_file")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def needs_of(command: str, values: Mapping[str, Any]) -> Needs:
     source = str(values.get("source") or "")
     if source == "-":
         raise ServiceError("got --source - for a service, which has no standard input: name a source")
-    paths = {name: Path(values[name]) for name in _PATHS if values.get(name)}
+    paths = {name: Path(values[name]) for name in (*_WRITTEN, *_READ) if values.get(name)}
     for name, path in paths.items():
         if not path.is_absolute():
             raise ServiceError(f"got {name} {path} for a service, wanted an absolute path: {path.absolute()}")
@@ -46,8 +47,8 @@ def needs_of(command: str, values: Mapping[str, Any]) -> Needs:
     return Needs(
         network=command == "serve" or actions or scheme not in ("", "serial"),
         serial=scheme == "serial",
-        stores=tuple(path for name, path in paths.items() if name in ("store", "remembered")),
-        reads=tuple(path for name, path in paths.items() if name in ("model", "grammar")),
+        stores=tuple(path for name, path in paths.items() if name in _WRITTEN),
+        reads=tuple(path for name, path in paths.items() if name in _READ),
     )
 
 
