@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from edgeasr.config import FrozenConfig, require
+from edgeasr.decoder import Decoder
 from edgeasr.errors import ConfigError
 from edgeasr.voice_activity import Activity
 
@@ -141,20 +142,6 @@ def endpoint_config(wanted: EndpointConfig | str | None) -> EndpointConfig:
         raise ConfigError(f"{wanted}: {error}") from error
 
 
-@dataclass(frozen=True)
-class Endpointer:
-    """Asks the rules, in order."""
-
-    config: EndpointConfig = EndpointConfig()
-
-    def fired(self, has_speech: bool, trailing_silence_s: float, segment_s: float) -> EndpointRule | None:
-        """The first rule that ends the segment here, or None."""
-        for rule in self.config.rules:
-            if rule.holds(has_speech, trailing_silence_s, segment_s):
-                return rule
-        return None
-
-
 # The level of a voice follows a louder chunk sooner than a softer one.
 _RISE, _FALL = 0.5, 0.1
 
@@ -224,3 +211,43 @@ class Endpoint:
         heard = self.activity
         parts.append(f"level {heard.level_db:.0f} dBFS over {heard.floor_db:.0f}, speech {heard.speech:.2f}")
         return f"{self.time_s:.2f} s, {self.name}: {'; '.join(parts)}"
+
+
+class Endpointer:
+    """Asks the rules, in order, and says which one held.
+
+    on_endpoint: told of every segment that ends
+    """
+
+    def __init__(
+        self, config: EndpointConfig | None = None, on_endpoint: Callable[[Endpoint], None] | None = None
+    ) -> None:
+        self.config = config or EndpointConfig()
+        self._on_endpoint = on_endpoint
+        self._foreground = Foreground(self.config.background_db)
+        self._silence_s = 0.0
+
+    def fired(self, has_speech: bool, trailing_silence_s: float, segment_s: float) -> EndpointRule | None:
+        """The first rule that ends the segment here, or None."""
+        for rule in self.config.rules:
+            if rule.holds(has_speech, trailing_silence_s, segment_s):
+                return rule
+        return None
+
+    def begin(self) -> None:
+        """A segment begins, perhaps with another voice."""
+        self._foreground.begin()
+        self._silence_s = 0.0
+
+    def accept(self, level_db: float, decoder: Decoder, chunk_s: float, segment_s: float) -> EndpointRule | None:
+        """The rule that ends the segment, which is so long, after one more chunk of this level; or None."""
+        self._silence_s = self._foreground.accept(level_db, decoder.trailing_silence_s, chunk_s)
+        return self.fired(decoder.has_speech, self._silence_s, segment_s)
+
+    def ended(self, name: str, rule: EndpointRule | None, decoder: Decoder, activity: Activity) -> None:
+        """A segment is over; the decoder is still at it. name: as in `Endpoint`"""
+        if self._on_endpoint is not None:
+            words, pause_s = len(decoder.hypothesis()), decoder.trailing_silence_s
+            segment_s, silence_s = decoder.end_s - decoder.start_s, max(self._silence_s, pause_s)
+            self._on_endpoint(Endpoint(name, decoder.end_s, segment_s, words, silence_s, pause_s, activity, rule))
+        self.begin()

@@ -47,6 +47,7 @@ class SummaryContext:
     speech: float = 1.0  # share of the span in which the model heard something, 0 to 1
     text: str = ""  # the words of the open segment so far
     similarity: float = -1.0  # cosine to the most similar vector in the bank, -1 where it is empty
+    voice: float = 1.0  # mean over the span of the probability that somebody spoke, by level and model, 0 to 1
 
 
 # None leaves the decision to the write gate and the similarity, as the model's configuration has them.
@@ -247,12 +248,15 @@ class MemoryKeeper:
         self._spans: dict[int, _Span] = {}
         self._moved_s = 0.0
         self.text = ""  # the words of the open segment, kept up to date by the recogniser
+        self.voice = 1.0  # probability that somebody speaks in the next chunk that is heard, as well
 
     def heard(self, speech: float, levels: int) -> None:
         """A chunk was heard, `speech` of it not blank; `levels` banks wait for summaries."""
         for level in range(2, 2 + levels):
             span = self._spans.setdefault(level, _Span(self._moved_s))
-            self._spans[level] = replace(span, speech=span.speech + speech, chunks=span.chunks + 1)
+            self._spans[level] = replace(
+                span, speech=span.speech + speech, voice=span.voice + self.voice, chunks=span.chunks + 1
+            )
 
     def moved(self, seconds: float) -> None:
         """The stream went on by time that the model does not run through."""
@@ -307,7 +311,9 @@ class MemoryKeeper:
         span = self._spans.get(level, _Span(self._moved_s))
         self._spans[level] = _Span(self._moved_s)
         start_s, end_s = number * span_s + span.moved_s, (number + 1) * span_s + self._moved_s
-        return SummaryContext(level, number, start_s, end_s, span.mean_speech, self.text, similarity)
+        return SummaryContext(
+            level, number, start_s, end_s, span.mean(span.speech), self.text, similarity, span.mean(span.voice)
+        )
 
     def _ask(self, vector: Floats, context: SummaryContext) -> Decision | None:
         if self._policy is None:
@@ -338,11 +344,12 @@ class _Span:
 
     moved_s: float  # by how much the stream was ahead of the model when it began
     speech: float = 0.0
+    voice: float = 0.0
     chunks: int = 0
 
-    @property
-    def mean_speech(self) -> float:
-        return self.speech / self.chunks if self.chunks else 1.0
+    def mean(self, total: float) -> float:
+        """Over the chunks, 1 where there are none."""
+        return total / self.chunks if self.chunks else 1.0
 
 
 def _with_recalled(bank: dict[str, Array], found: Sequence[Recalled], own: int, number: int) -> dict[str, Array]:

@@ -47,6 +47,21 @@ def speech_only(share: float = 0.05) -> MemoryPolicy:
     return policy
 
 
+def voiced(probability: float = 0.3) -> MemoryPolicy:
+    """Skip spans in which somebody spoke with less than this probability, by the level over the background and by what
+    the model heard (see edgeasr.voice_activity); leave the others to the model's rules.
+
+    errors: ConfigError for a probability outside [0, 1]
+    """
+    require(0 <= probability <= 1, f"the probability of speech is {probability}: it must be in [0, 1]")
+
+    def policy(vector: Floats, context: SummaryContext) -> Decision | None:
+        del vector
+        return Decision.SKIP if context.voice < probability else None
+
+    return policy
+
+
 def keyword(words: Sequence[str], around_s: float = 10.0) -> MemoryPolicy:
     """Pin what is said when one of the words is heard, store what follows within `around_s`, skip the rest.
 

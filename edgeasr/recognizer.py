@@ -26,7 +26,7 @@ from edgeasr.audio import AudioBlock, BlockT, Source, Waveform, check_sample_rat
 from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.decoder import Decoder, Word
 from edgeasr.decoding import Decoding
-from edgeasr.endpoint import Endpoint, EndpointConfig, Endpointer, EndpointRule, Foreground, endpoint_config
+from edgeasr.endpoint import Endpoint, EndpointConfig, Endpointer, EndpointRule, endpoint_config
 from edgeasr.errors import AudioFormatError, BundleError, ConfigError, DeviceError
 from edgeasr.features import FeatureBlock, Floats
 from edgeasr.front_end import LONGEST_FLUSH_S, FeatureFrontEnd, FrontEnd, FrontEndT, WaveformFrontEnd, flush_s
@@ -100,8 +100,8 @@ class Recognizer:
             )
         self._own_model = self.model
         self._rung = Rung(decoder_of(self._word_graph), self.model.config.chunk_ms, self.model.threads)
-        self._endpointer = Endpointer(endpoint_config(endpoint))
-        self._on_endpoint, self._gate_config = on_endpoint, gate
+        self._endpointer = Endpointer(endpoint_config(endpoint), on_endpoint)
+        self._gate_config = gate
         self._new_memory = partial(MemoryKeeper, memory_policy, on_admission, recall)
         self.reset()
 
@@ -114,8 +114,7 @@ class Recognizer:
         self._builder = TranscriptBuilder()
         self._activity = VoiceActivity(self.model.config.features, self.model.config.chunk_s)
         self._gate = Gate(self._gate_config, self.model.config.features.hop_s)
-        self._foreground = Foreground(self._endpointer.config.background_db)
-        self._silence_s = 0.0
+        self._endpointer.begin()
         self._num_frames = 0
         self._next_frame = 0
         self._jumps: deque[_Jump] = deque()
@@ -273,14 +272,13 @@ class Recognizer:
 
     def _heard(self, features: Floats) -> list[Event]:
         """A chunk through model and decoder."""
+        self._memory.voice = self.activity.speech
         emissions, self._state = self.model.step(features, self._state, self._memory)
         self._activity.accept_heard(emissions.speech)
         num_frames = self._decoding.accept(emissions)
         self._num_frames += num_frames
         self._next_frame += num_frames
-        pause_s, chunk_s = self._decoder.trailing_silence_s, num_frames * self.model.config.frame_s
-        self._silence_s = self._foreground.accept(self.activity.level_db, pause_s, chunk_s)
-        return self._segment_events()
+        return self._segment_events(num_frames * self.model.config.frame_s)
 
     def _is_late(self, front_end: FrontEnd) -> bool:
         """Whether the model still emits what it heard before the input ended."""
@@ -293,7 +291,7 @@ class Recognizer:
         self._next_frame += num_frames
         self._memory.moved(num_frames * self.model.config.frame_s)
         self._decoder.reset(self._next_frame)
-        self._foreground.begin()
+        self._endpointer.begin()
 
     def _change_model(self) -> None:
         """Step as is wanted, where chunks of that length begin and none of another is held back."""
@@ -340,10 +338,10 @@ class Recognizer:
             raise AudioFormatError("got samples and features in one stream, want one of them: call reset() between")
         return self._front_end
 
-    def _segment_events(self) -> list[Event]:
+    def _segment_events(self, chunk_s: float) -> list[Event]:
         decoder = self._decoder
         segment_s = decoder.num_frames * self.model.config.frame_s
-        rule = self._endpointer.fired(decoder.has_speech, self._silence_s, segment_s)
+        rule = self._endpointer.accept(self.activity.level_db, decoder, chunk_s, segment_s)
         if rule is not None:
             return self._end_segment(rule.name, rule)
         words = decoder.hypothesis()
@@ -361,20 +359,12 @@ class Recognizer:
         self._memory.text = ""
         decoder = self._decoder
         start_s = decoder.start_s
-        self._explain(name, rule, len(decoder.hypothesis()))
-        self._foreground.begin()
+        self._endpointer.ended(name, rule, decoder, self.activity)
         words, sentence = self._decoding.end_segment(interrupted=rule is not None and rule.interrupts_speech)
         if not words and sentence is None:
             return []
         end_s = self._heard_until(decoder.start_s, words)
         return [self._builder.final(words, start=start_s, end=end_s, endpoint=name, sentence=sentence)]
-
-    def _explain(self, name: str, rule: EndpointRule | None, num_words: int) -> None:
-        if self._on_endpoint is not None:
-            decoder, silence_s = self._decoder, self._silence_s
-            segment_s, pause_s = decoder.end_s - decoder.start_s, decoder.trailing_silence_s
-            told = Endpoint(name, decoder.end_s, segment_s, num_words, silence_s, pause_s, self.activity, rule)
-            self._on_endpoint(told)
 
     def _heard_until(self, end_s: float, words: tuple[Word, ...]) -> float:
         """The end of a segment: silence added to the input does not count, words emitted late, in it, do."""

@@ -36,8 +36,8 @@ class ActivityConfig(FrozenConfig):
     windows: int = 8
     slack_s: float = 0.4
     bias: float = -4.0
-    per_db: float = 0.2
-    per_share: float = 6.0
+    per_db: float = 0.15
+    per_share: float = 5.8
 
     def __post_init__(self) -> None:
         for name in ("window_s", "windows", "slack_s"):

@@ -3,7 +3,7 @@ import pytest
 
 from edgeasr.errors import ConfigError
 from edgeasr.memory import Decision, SummaryContext
-from edgeasr.memory_policies import budget, everything, first_of, keyword, similarity, speech_only
+from edgeasr.memory_policies import budget, everything, first_of, keyword, similarity, speech_only, voiced
 
 VECTOR = np.zeros(4, np.float32)
 STORE, MERGE, SKIP, PIN = Decision.STORE, Decision.MERGE, Decision.SKIP, Decision.PIN
@@ -25,6 +25,11 @@ def test_similarity_merges_above_its_threshold(cosine, decision):
 @pytest.mark.parametrize(("speech", "decision"), [(0.0, SKIP), (0.09, SKIP), (0.1, None), (1.0, None)])
 def test_silence_is_skipped_and_speech_is_left_to_the_model(speech, decision):
     assert speech_only(0.1)(VECTOR, at(0, speech=speech)) is decision
+
+
+@pytest.mark.parametrize(("voice", "decision"), [(0.0, SKIP), (0.29, SKIP), (0.3, None), (1.0, None)])
+def test_what_is_no_voice_is_skipped(voice, decision):
+    assert voiced(0.3)(VECTOR, at(0, speech=1.0, voice=voice)) is decision
 
 
 def test_what_is_around_a_keyword_is_kept():
@@ -53,6 +58,7 @@ def test_the_first_policy_that_decides_does():
     [
         lambda: similarity(1.1),
         lambda: speech_only(-0.1),
+        lambda: voiced(1.1),
         lambda: keyword([]),
         lambda: keyword(["a"], around_s=-1),
         lambda: budget(0),
