@@ -230,16 +230,16 @@ class TestVectors:
 
 class TestNearest:
     def test_is_the_vector_itself_at_any_loudness(self, store):
-        vectors = directions(40)
+        vectors = directions(30)
         _, ids = filled(store, vectors)
-        for i in (0, 17, 39):
+        for i in (0, 17, 29):
             best = store.nearest(3 * vectors[i], 3, MODEL)
             assert best[0].id == ids[i]
             assert best[0].similarity == pytest.approx(1, abs=1e-5)
             assert best[1].similarity < 0.99
 
     def test_is_by_falling_similarity(self, store):
-        vectors = directions(40)
+        vectors = directions(30)
         _, ids = filled(store, vectors)
         units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         query = directions(1, seed=9)[0]
@@ -266,9 +266,9 @@ class TestNearest:
         shared = np.zeros(8, np.float32)
         shared[0] = 50
         vectors = shared + rng.standard_normal((300, 8)).astype(np.float32)
-        filled(store, vectors[:200])
+        filled(store, vectors[:30])
         before = store.nearest(vectors[0], 2, MODEL)[1].similarity
-        filled(store, vectors[200:])
+        filled(store, vectors[30:])
         found = store.nearest(vectors[0], 2, MODEL)
         assert before > 0.99
         assert found[0].similarity == pytest.approx(1, abs=1e-5)

@@ -9,7 +9,7 @@ from edgeasr.store import vector_index
 from edgeasr.store.memory_store import MemoryStore
 from edgeasr.store.projection import Projection, packed, unpacked
 from edgeasr.store.records import ModelKey, Span, Summary
-from edgeasr.store.vector_index import clusters, halves
+from edgeasr.store.vector_index import halves
 
 WIDTH = 16
 MODEL = ModelKey("index", WIDTH)
@@ -37,17 +37,12 @@ class TestHalves:
     def test_of_equal_points_are_both_filled(self, points):
         assert 0 < halves(points).sum() < 9
 
-    def test_of_clusters_hold_every_point_once(self):
-        found = clusters(crowd(500, 7), 60)
-        assert max(map(len, found)) <= 60
-        np.testing.assert_array_equal(np.sort(np.concatenate(found)), np.arange(500))
-
 
 class TestProjection:
     def test_makes_all_directions_equal(self):
         rng = np.random.default_rng(2)
         vectors = (10 + rng.standard_normal((4_000, WIDTH)) * np.geomspace(1, 30, WIDTH)).astype(np.float32)
-        projection = Projection.fitted(vectors)
+        projection = Projection.fitted(np.split(vectors, [1_000, 1_001]))
         centred = (vectors - projection.mean) @ projection.basis
         spread = centred.std(axis=0)
         np.testing.assert_allclose(projection.mean, vectors.mean(axis=0), atol=1e-3)
@@ -113,7 +108,7 @@ class TestCells:
                 store.add_vector(stream, Summary(2, 0, Span(0, 1), points[0]))
                 for i in range(1, 300):
                     store.merge(stream, 0, Summary(2, i, Span(i, i + 1), points[i]))
-            assert store.rows("SELECT fitted FROM models") == [(256,)]
+            assert store.rows("SELECT fitted FROM models") == [(128,)]
             store.check()
             for i in (0, 1, 100, 299):
                 (best,) = store.heard_like(points[i], 1, MODEL)

@@ -31,6 +31,7 @@ from edgeasr.store.records import (
 from edgeasr.store.schema import store_errors
 from edgeasr.store.store_file import TIMES, StoreFile
 from edgeasr.store.vector_index import CellIndex
+from edgeasr.store.vector_pages import floats, values_of, vector_pages
 
 _CANDIDATES = 2  # of the index, for each that is wanted
 _LISTED = "SELECT value FROM json_each(?)"
@@ -189,7 +190,7 @@ class MemoryStore(StoreFile):
         found = self.rows("SELECT vector FROM vectors WHERE id = ?", vector)
         if not found:
             raise StoreError(f"got vector {vector}, the store has none of that id: see `edgeasr memory list`")
-        return _floats(found[0][0])
+        return floats(found[0][0])
 
     def stream_name(self, stream: int) -> str:
         """Errors: StoreError where there is none of this id"""
@@ -234,7 +235,7 @@ class MemoryStore(StoreFile):
         with store_errors(self.path):
             found = index.nearest(point, _CANDIDATES * k, effort=effort, occurrences=False)
         rows = self.rows(f"SELECT id, count, vector FROM vectors WHERE id IN ({_LISTED})", json.dumps(found))
-        vectors = [_floats(row[2]) for row in rows]
+        vectors = [floats(row[2]) for row in rows]
         # In 8 bits a value, near ties may be in the wrong order.
         ranked = _ranked(projection, point, vectors)[:k]
         return [Neighbour(rows[i][0], rows[i][1], similarity, vectors[i]) for i, similarity in ranked]
@@ -255,7 +256,7 @@ class MemoryStore(StoreFile):
             f"JOIN vectors v ON v.id = o.vector WHERE -o.id IN ({_LISTED})",
             *(json.dumps(found), json.dumps(found)),
         )
-        vectors = [_values(row[3:], len(vector)) for row in rows]
+        vectors = [values_of(row[3:], len(vector)) for row in rows]
         ranked = _ranked(projection, point, vectors)[:k]
         return [Heard(rows[i][0], rows[i][1], rows[i][2], similarity) for i, similarity in ranked]
 
@@ -320,7 +321,7 @@ class MemoryStore(StoreFile):
             ((width, mean, basis),) = self.rows("SELECT width, mean, basis FROM models WHERE id = ?", model)
             projection = Projection.plain(width)
             if mean is not None:
-                projection = Projection(_floats(mean), _floats(basis).reshape(width, -1))
+                projection = Projection(floats(mean), floats(basis).reshape(width, -1))
             known = self._projections[model] = (fitted, projection)
         return known[1]
 
@@ -332,23 +333,17 @@ class MemoryStore(StoreFile):
         ((stored,),) = self.rows("SELECT sum(size) FROM cells WHERE model = ? AND level = 2", model)
         if (stored or 0) < due:
             return
-        rows = self.rows(
-            "SELECT c.level, v.id, 1, v.vector FROM vectors v JOIN cells c ON c.id = v.cell WHERE c.model = ? "
-            "UNION ALL "
-            "SELECT c.level, -o.id, o.scale, o.packed FROM occurrences o JOIN cells c ON c.id = o.cell "
-            "WHERE c.model = ?",
-            *(model, model),
-        )
-        vectors = np.stack([_values(row[2:], width) for row in rows])
-        levels = np.array([row[0] for row in rows])
-        projection = Projection.fitted(vectors[levels == 2])
+        # Level by level and page by page: a board that had enough memory at the start has enough then.
+        levels = self.rows("SELECT DISTINCT level FROM cells WHERE model = ? ORDER BY 1", model)
+        projection = Projection.fitted(page for _, page in vector_pages(self, model, 2, width))
         self.run(
             "UPDATE models SET mean = ?, basis = ?, fitted = ? WHERE id = ?",
             *(projection.mean.tobytes(), projection.basis.tobytes(), due, model),
         )
-        for level in set(levels.tolist()):
-            chosen = np.flatnonzero(levels == level)
-            self._index(model, level).build([rows[i][1] for i in chosen], projection.points(vectors[chosen]))
+        for (level,) in levels:
+            pages = vector_pages(self, model, level, width)
+            with store_errors(self.path):
+                self._index(model, level).build((entries, projection.points(page)) for entries, page in pages)
 
     def _vectors(self, condition: str, *values: object) -> list[StoredVector]:
         sql = f"SELECT {_VECTOR_COLUMNS} FROM vectors v JOIN streams s ON s.id = v.stream WHERE {condition}"
@@ -357,17 +352,7 @@ class MemoryStore(StoreFile):
     def _vector(self, row: tuple[Any, ...]) -> StoredVector:
         key, stream, name, level, number, start_s, end_s, count, last_seen, pinned, values = row
         span = Span(start_s, end_s, self.text_between(stream, start_s, end_s))
-        return StoredVector(key, stream, name, level, number, span, count, last_seen, bool(pinned), _floats(values))
-
-
-def _floats(blob: bytes) -> Floats:
-    return np.frombuffer(blob, np.float32)
-
-
-def _values(row: tuple[Any, ...], width: int) -> Floats:
-    """(width,) of a vector, or of an occurrence: its scale and what was packed."""
-    scale, blob = row
-    return _floats(blob) if len(blob) == 4 * width else np.float32(scale) * np.frombuffer(blob, np.int8)
+        return StoredVector(key, stream, name, level, number, span, count, last_seen, bool(pinned), floats(values))
 
 
 def _ranked(projection: Projection, point: Floats, vectors: list[Floats]) -> list[tuple[int, float]]:

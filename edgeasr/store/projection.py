@@ -7,7 +7,7 @@ and whitening, e.g. Su et al. 2021, arXiv 2103.15316) they differ by what was sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from edgeasr.store.records import Floats
 
 DIMENSIONS = 128
 # The estimate is repeated when a store has grown fourfold, until more vectors would not change it.
-FIT_AT = (256, 1_024, 4_096, 16_384)
+FIT_AT = (32, 128, 512, 2_048, 8_192)
 _SHRINKAGE = 0.1
 
 
@@ -37,13 +37,21 @@ class Projection:
         return cls(np.zeros(width, np.float32), np.eye(width, dtype=np.float32))
 
     @classmethod
-    def fitted(cls, vectors: Floats) -> Projection:
-        """vectors: (N, C), of which the covariance is estimated"""
-        mean = vectors.mean(axis=0, dtype=np.float64)
-        centred = vectors - mean
-        variance, directions = np.linalg.eigh(centred.T @ centred / len(vectors))
+    def fitted(cls, pages: Iterable[Floats]) -> Projection:
+        """pages: (N, C) each, one at least, of which the covariance is estimated; one is held at a time"""
+        count, total, products = 0, np.zeros(0), np.zeros((0, 0))
+        for page in pages:
+            vectors = page.astype(np.float64)
+            if not count:
+                total, products = np.zeros(vectors.shape[1]), np.zeros((vectors.shape[1],) * 2)
+            count += len(vectors)
+            total += vectors.sum(axis=0)
+            products += vectors.T @ vectors
+        mean = total / count
+        variance, directions = np.linalg.eigh(products / count - np.outer(mean, mean))
         kept = slice(max(0, len(variance) - DIMENSIONS), None)
-        scale = 1 / np.sqrt(variance[kept] + _SHRINKAGE * variance.mean() + 1e-12)
+        # Rounding may leave a direction without variance a little below 0.
+        scale = 1 / np.sqrt(variance[kept].clip(0) + _SHRINKAGE * variance.mean() + 1e-12)
         return cls(mean.astype(np.float32), (directions[:, kept] * scale).astype(np.float32))
 
     def points(self, vectors: Floats) -> Floats:

@@ -170,14 +170,14 @@ _UNDER_A_PIN = """EXISTS (
     WHERE v.stream = segments.stream AND v.pinned AND v.start_s < segments.end_s AND v.end_s > segments.start_s
 )"""
 _FORGETTABLE = (
-    f"SELECT last_seen FROM vectors WHERE NOT pinned UNION ALL SELECT stored FROM segments WHERE NOT {_UNDER_A_PIN}"
+    f"SELECT last_seen FROM vectors WHERE pinned = 0 UNION ALL SELECT stored FROM segments WHERE NOT {_UNDER_A_PIN}"
 )
 
 
 def _forget_until(store: MemoryStore, time: float, keep_stream: int | None) -> Forgotten:
     with store.transaction():
         segments = store.run(f"DELETE FROM segments WHERE stored <= ? AND NOT {_UNDER_A_PIN}", time)
-        vectors = store.run("DELETE FROM vectors WHERE NOT pinned AND last_seen <= ?", time)
+        vectors = store.run("DELETE FROM vectors WHERE pinned = 0 AND last_seen <= ?", time)
         return Forgotten(vectors, segments).plus(_drop_empty(store, keep_stream))
 
 

@@ -21,6 +21,7 @@ APPLICATION_ID = 0x65617372  # "easr"
 BUSY_TIMEOUT_MS = 6_000
 _OWNER_ONLY = 0o600
 _CHECKPOINT_PAGES = 256  # 1 MB, so that the -wal file stays small
+_CACHE_KB = 512  # what a connection grows by while it is used; the system caches the file too
 
 _VERSION_1 = """
 CREATE TABLE models (
@@ -188,6 +189,7 @@ def _configure(connection: apsw.Connection) -> None:
         connection.pragma("journal_mode", "wal")
     for pragma in (
         "synchronous = FULL",
+        f"cache_size = -{_CACHE_KB}",
         "secure_delete = ON",
         "foreign_keys = ON",
         "recursive_triggers = ON",

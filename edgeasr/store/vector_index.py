@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import apsw
@@ -84,16 +84,21 @@ class CellIndex:
         if cells.sizes[cells.at[cell]] > _cell_limit(int(cells.sizes.sum())):
             self._split(cell)
 
-    def build(self, entries: Sequence[int], points: Floats) -> None:
-        """Put the points of all entries into new cells, in place of the old ones."""
+    def build(self, pages: Iterable[tuple[list[int], Floats]]) -> None:
+        """Put all entries into new cells, in place of the old ones, page by page.
+
+        pages: entries and their points (N, R)
+        """
         old = self._connection.execute(
             "SELECT id FROM cells WHERE model = ? AND level = ?", (self._model, self._level)
         ).fetchall()
         self._connection.executemany("DELETE FROM cell_points WHERE cell = ?", old)
         self._cells = _Cells(self._version(), [])
-        for members in clusters(points, _cell_limit(len(points)) // 2):
-            cell = self._new_cell(_centroid(points[members]), len(members))
-            self._move([(entries[i], packed(points[i])) for i in members], cell)
+        for entries, points in pages:
+            for entry, point in zip(entries, points, strict=True):
+                cell = self.cell_of(point)
+                self._place(cell, [entry])
+                self.put(entry, cell, point)
         self._connection.executemany("DELETE FROM cells WHERE id = ?", old)
 
     def num_read(self, point: Floats, effort: float = 1.0) -> int:
@@ -160,22 +165,13 @@ class CellIndex:
         self._connection.executemany(
             "INSERT INTO cell_points VALUES (?, ?, ?)", [(cell, entry, point) for entry, point in rows]
         )
+        self._place(cell, [entry for entry, _ in rows])
+
+    def _place(self, cell: int, entries: Sequence[int]) -> None:
+        """Say in the rows of entries in which cell they are."""
         for table, sign in (("vectors", 1), ("occurrences", -1)):
-            ids = [(cell, sign * entry) for entry, _ in rows if sign * entry > 0]
+            ids = [(cell, sign * entry) for entry in entries if sign * entry > 0]
             self._connection.executemany(f"UPDATE {table} SET cell = ? WHERE id = ?", ids)
-
-
-def clusters(points: Floats, largest: int) -> list[NDArray[np.intp]]:
-    """Clusters of at most `largest` points, by splitting in two again and again; the positions of their points."""
-    waiting, done = [np.arange(len(points))], []
-    while waiting:
-        members = waiting.pop()
-        if len(members) <= max(1, largest):
-            done.append(members)
-            continue
-        second = halves(points[members])
-        waiting += [members[~second], members[second]]
-    return done
 
 
 def halves(points: Floats) -> NDArray[np.bool_]:
@@ -185,7 +181,10 @@ def halves(points: Floats) -> NDArray[np.bool_]:
     returns: (N,) which points belong to the second
     """
     centred = points - points.mean(axis=0)
-    along = centred @ np.linalg.eigh(centred.T @ centred)[1][:, -1]
+    along = centred @ centred[np.square(centred).sum(axis=1).argmax()]
+    for _ in range(_ROUNDS):  # of power iteration: about the direction is enough
+        along = centred @ (along @ centred)
+        along /= np.linalg.norm(along) or 1.0
     second = along > np.median(along)
     for _ in range(_ROUNDS):
         if second.all() or not second.any():
