@@ -57,7 +57,7 @@ def evaluate(
     dictionary: DictionaryFile = None,
     endpoint: EndpointRules = "normal",
     explain: Explain = False,
-    gate: GateSwitch = False,
+    gate: GateSwitch = True,
 ) -> None:
     """Measure errors, speed, latency and memory, with every utterance (or session) as a stream of its own.
 

@@ -70,7 +70,7 @@ def transcribe(
     dictionary: DictionaryFile = None,
     endpoint: EndpointRules = "normal",
     explain: Explain = False,
-    gate: GateSwitch = False,
+    gate: GateSwitch = True,
     remember: Remember = False,
     store: Store = None,
     store_mb: StoreMb = 256,
