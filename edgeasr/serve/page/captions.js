@@ -51,11 +51,13 @@ export class Captions {
     const lines = [...this.finals.children];
     this.finals.replaceChildren();
     this.dropPartial();
+    this.welcome.hidden = false;
     return lines;
   }
 
   restore(lines) {
     this.finals.prepend(...lines);
+    this.begin();
     this.follow();
   }
 

@@ -191,6 +191,7 @@ function showState(state, seconds) {
     closeMicrophone();
     releaseScreen();
     keepOpenSegment();
+    level.reset();
   }
   byId("start").toggleAttribute("data-running", !stopped);
   byId("start").disabled = state === "stopping";

@@ -12,7 +12,8 @@ const REASONS = {
 
 const INSECURE =
   "Browsers give their microphone only to pages from https or from this very machine. Choose the device's microphone, " +
-  "or open this page through a tunnel: ssh -L 8080:127.0.0.1:8080 and the device's name, then http://127.0.0.1:8080.";
+  "start the server with a certificate, or open this page through a tunnel: " +
+  `ssh -L ${location.port}:127.0.0.1:${location.port} ${location.hostname}, then http://127.0.0.1:${location.port}`;
 
 /** Why a microphone cannot be used, in words for its user. */
 export class MicrophoneError extends Error {}
