@@ -53,7 +53,7 @@ class TestTranscript:
         assert [(event["type"], event["file"], event["text"]) for event in events] == [
             ("final", str(talk), line) for line in LINES
         ]
-        assert list(events[0]) == ["type", "segment", "start", "end", "text", "stable", "words", "file"]
+        assert list(events[0]) == ["type", "segment", "start", "end", "text", "stable", "words", "endpoint", "file"]
         assert events[0]["words"][1] == {"word": "it", "start": 0.24, "end": 0.4, "conf": 0.9}
 
     def test_as_json_can_have_partials(self, talk):
