@@ -265,6 +265,19 @@ def test_the_device_is_opened_again_for_who_comes_after_it_was_closed():
     assert all(room.closed.is_set() for room in opened)
 
 
+def test_a_microphone_that_gives_nothing_is_seen_to():
+    async def talk(socket, hub):
+        await begin(socket, source="device")
+        levels = await told(socket, last=("level",))
+        while levels[-1]["peak"] > 0:
+            levels += await told(socket, last=("level",))
+        return [message for message in levels if message["type"] == "level"]
+
+    *while_it_heard, after = conversation(talk, source=lambda: Room(tone("abc")))
+    assert all(level["peak"] > 0.1 for level in while_it_heard)
+    assert after == {"type": "level", "peak": 0.0, "rms": 0.0}
+
+
 def test_a_page_that_goes_away_closes_the_microphone():
     opened = []
 

@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 _PROTOCOL = "device"
 _LEVEL_EVERY_S = 0.1
+_SILENCE_S = 1.0  # without a block
 _KNOWN_FINALS, _KNOWN_VECTORS = 100, 48  # that who comes later is told
 
 
@@ -69,6 +70,7 @@ class _Listening:
         self._finals: deque[Message] = deque(maxlen=_KNOWN_FINALS)
         self._vectors: deque[Message] = deque(maxlen=_KNOWN_VECTORS)
         self._teller = LiveTeller(self._tell)
+        self._levels_told = 0
         self._id = secrets.token_hex(8)
         self._stream: Stream | None = None  # once it is heard
         self._source: Source[AudioBlock] | None = None
@@ -121,13 +123,22 @@ class _Listening:
         self._tell(self._started(stream))
         async with asyncio.TaskGroup() as tasks:
             words = tasks.create_task(self._teller.events(stream))
-            status = tasks.create_task(self._teller.status(stream))
+            gauges = [tasks.create_task(gauge) for gauge in (self._teller.status(stream), self._silence())]
             try:
                 await asyncio.to_thread(self._feed, source, stream, asyncio.get_running_loop())
             finally:
                 stream.finish()
                 await words
-                status.cancel()
+                for gauge in gauges:
+                    gauge.cancel()
+
+    async def _silence(self) -> None:
+        """Where the microphone gives nothing at all, since it was unplugged and is waited for, pages see that too."""
+        while True:
+            told = self._levels_told
+            await asyncio.sleep(_SILENCE_S)
+            if told == self._levels_told:
+                self._tell({"type": "level", "peak": 0.0, "rms": 0.0})
 
     def _feed(self, source: Source[AudioBlock], stream: Stream, loop: asyncio.AbstractEventLoop) -> None:
         """On a thread of its own: a microphone is waited for."""
@@ -140,6 +151,7 @@ class _Listening:
                 return
 
     def _tell(self, message: Message) -> None:
+        self._levels_told += message["type"] == "level"
         if message["type"] == "final":
             self._finals.append(message)
         elif message["type"] == "memory":

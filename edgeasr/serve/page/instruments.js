@@ -59,7 +59,7 @@ export class LevelMeter {
 
   complaint(now) {
     if (this.clippedAt.length >= CLIPPED_BLOCKS) return "Too loud: the sound is cut off. Turn the microphone down.";
-    if (now - this.loudAt > QUIET_S * 1000) return "Hardly any sound. Is the microphone muted?";
+    if (now - this.loudAt > QUIET_S * 1000) return "Hardly any sound. Is the microphone muted, or unplugged?";
     return "";
   }
 
