@@ -66,6 +66,7 @@ def test_names_of_loopback_and_those_allowed_are_accepted():
         "LOCALHOST:{port}",
         "127.0.0.1:{port}",
         "127.0.0.2",
+        "192.168.1.5:8000",
         "[::1]:{port}",
         "a.localhost",
         "board.lan:1",

@@ -131,7 +131,7 @@ class Hub:
 
     def waiting_s(self) -> float:
         """Audio that waits, of all streams."""
-        return sum(stream.waiting_s for stream in self._streams)
+        return sum((stream.waiting_s for stream in self._streams), 0.0)
 
     @property
     def stalled_s(self) -> float:

@@ -1,8 +1,8 @@
 """Who may use the server: programs on the same machine, others with a token, and no web page of somebody else.
 
 A browser sends requests for any page that it shows, to this machine too, and may have been told that another name is
-this machine (DNS rebinding). So on loopback the Host header must be a name of it, and an Origin header, which browsers
-send with whatever could do harm, must be that of the server's own page or one that was allowed.
+this machine (DNS rebinding). So the Host header must be an address, a name of loopback or one that was allowed, and an
+Origin header, which browsers send with whatever could do harm, that of the server's own page or one that was allowed.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _HEADERS = {
 @dataclass(frozen=True)
 class Access:
     """token:   that clients must know; None for none
-    hosts:   names, beside those of loopback, by which clients may call the server; None for any
+    hosts:   names, beside addresses and those of loopback, by which clients may call the server
     origins: of pages, such as "http://192.168.1.5:3000", that may use it beside its own
     """
 
     token: str | None = None
-    hosts: frozenset[str] | None = frozenset()
+    hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
 
     def admits(self, token: str | None) -> bool:
@@ -60,7 +60,7 @@ class Access:
     def check(self, request: web.Request) -> None:
         """errors: HttpError for a request that is refused"""
         name = _name_of(request.host)
-        if self.hosts is not None and not is_loopback(name) and name not in self.hosts:
+        if not (is_loopback(name) or _is_address(name) or name in self.hosts):
             raise HttpError(
                 403, f"got the host name {name[:100]!r}, wanted one of this machine: allow it with --allow-host", "host"
             )
@@ -117,6 +117,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
+
+
+def _is_address(host: str) -> bool:
+    """Whether this is an IP address, which nobody else can make point elsewhere, and not that of any machine."""
+    try:
+        return not ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def check_host(host: str, token: str | None) -> None:
