@@ -73,7 +73,7 @@ class BadClients:
         kind = self._random.choice(self._kinds)
         content, inputs = kind()
         self.counts[kind.__name__.strip("_")] += inputs
-        with suppress(ConnectionError):
+        with suppress(OSError):  # a connection that is refused is none
             reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
             try:
                 writer.write(content)
