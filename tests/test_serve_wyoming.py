@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 import stat
 import subprocess
 import sys
@@ -26,7 +27,8 @@ SERVED = run_path(str(Path(__file__).with_name("served.py")))
 run, pcm, make_hub, heard_from_pcm, finals = (
     SERVED[name] for name in ("run", "pcm", "make_hub", "heard_from_pcm", "finals")
 )
-GatedModel, tone, silence, RATE_HZ = (SERVED[name] for name in ("GatedModel", "tone", "silence", "RATE_HZ"))
+tone, silence, RATE_HZ = (SERVED[name] for name in ("tone", "silence", "RATE_HZ"))
+program, edgeasr = (SERVED["SCRIPTED"][name] for name in ("program", "edgeasr"))
 
 DEMO_CLIP = Path(__file__).parents[1] / "edgeasr" / "models" / "demo.flac"
 LOOPBACK = WyomingAddress("127.0.0.1", 0)
@@ -460,6 +462,37 @@ def test_other_machines_are_let_in_only_where_that_was_said():
     everywhere.check(allow_remote=True)
     LOOPBACK.check(allow_remote=False)
     WyomingAddress.parse("unix:///tmp/x").check(allow_remote=False)
+
+
+def test_the_command_serves_it_beside_the_rest(tmp_path):
+    path = tmp_path / "wyoming.sock"
+    options = ("--port", "0", "--max-streams", "2", "--wyoming", f"unix://{path}")
+    with subprocess.Popen(program("serve", *options), stderr=subprocess.PIPE, text=True) as process:
+        try:
+            line = process.stderr.readline()
+            assert re.fullmatch(rf"edgeasr: listening at http://\S+, unix://{path}, 2 streams at once; .*\n", line)
+
+            async def talk():
+                async with AsyncClient.from_uri(f"unix://{path}") as client:
+                    await send_audio(client, speech())
+                    return text_of(await answers(client))
+
+            assert run(talk()) == "abc de"
+            process.terminate()
+            assert (process.wait(60), process.stderr.read(), path.exists()) == (0, "", False)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [("tcp://0.0.0.0:1", "Wyoming has no tokens"), ("tcp://127.0.0.1", "want tcp://HOST:PORT or unix:///PATH")],
+)
+def test_the_command_says_in_a_line_where_it_will_not_listen(uri, message):
+    done = edgeasr("serve", "--port", "0", "--wyoming", uri)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert message in done.err
 
 
 def test_a_unix_socket_is_for_its_owner_and_group_and_goes_with_the_server(tmp_path):
