@@ -144,6 +144,11 @@ class TestList:
             ["3", "2", "1:00:08.0", "1:00:12.0", "1", "my", "secret", "word"],
         ]
 
+    def test_of_an_unknown_stream_is_an_error(self, store):
+        code, out, err = run("list", "--store", store, "--stream", "99")
+        assert (code, out) == (2, "")
+        assert err.startswith("edgeasr: error: got stream 99, the store has none of that id")
+
     def test_has_no_values_in_json(self, store):
         first, *_ = json_of("list", "--store", store, "--stream", "1")["vectors"]
         assert (first["count"], first["span"]) == (2, {"start_s": 3600.0, "end_s": 3604.0, "text": "so it goes"})
@@ -251,6 +256,12 @@ class TestExport:
         folder = tmp_path / "npy" / "scripted"
         np.testing.assert_array_equal(np.load(folder / "vectors-2.npy"), [vector(i) for i in range(3)])
         np.testing.assert_array_equal(np.load(folder / "ids-2.npy"), [1, 2, 3])
+
+    def test_into_a_folder_that_is_missing_is_an_error(self, store, tmp_path):
+        target = tmp_path / "none" / "all.jsonl"
+        code, out, err = run("export", "--store", store, "--output", target)
+        assert (code, out) == (2, "")
+        assert err == f"edgeasr: error: cannot export to {target}: No such file or directory\n"
 
 
 class TestVacuum:

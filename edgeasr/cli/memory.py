@@ -78,6 +78,7 @@ def list_(
             ]
             _print_table(("stream", "began", "length", "vectors", "segments", "name"), rows, "<<>>><", "no streams")
             return
+        opened.stream_name(stream)
         vectors = opened.vectors(stream, after=after, limit=limit)
     if json:
         write_out(jsonlib.dumps({"vectors": [_vector_dict(vector) for vector in vectors]}) + "\n")
@@ -199,16 +200,13 @@ def export(
     """Print all streams, segments and vectors as JSON lines."""
     del json
     with _opened(store) as opened, StatusLine(sys.stderr) as status:
-        from edgeasr.store.export import export_lines, export_vectors
+        from edgeasr.store.export import export_lines, export_vectors, write_lines
 
         if output is None:
             for line in export_lines(opened):
                 write_out(line)
         else:
-            with output.open("w", encoding="utf-8") as file:
-                for count, line in enumerate(export_lines(opened)):
-                    file.write(line)
-                    status.show(f"{count + 1} lines")
+            write_lines(opened, output, lambda count: status.show(f"{count} lines"))
         if vectors is not None:
             print_note(f"{export_vectors(opened, vectors)} vectors are in {vectors}")
 

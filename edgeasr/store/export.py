@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,17 @@ def export_lines(store: MemoryStore) -> Iterator[str]:
     for vector in _all_vectors(store):
         spans = [asdict(span) for span in store.occurrences(vector.id)]
         yield _line("vector", vector_dict(vector) | {"occurrences": spans})
+
+
+def write_lines(store: MemoryStore, path: Path, progress: Callable[[int], object]) -> None:
+    """`export_lines` into a file. errors: StoreError for one that cannot be written"""
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            for count, line in enumerate(export_lines(store), 1):
+                file.write(line)
+                progress(count)
+    except OSError as error:
+        raise StoreError(f"cannot export to {path}: {error.strerror or error}") from error
 
 
 def export_vectors(store: MemoryStore, folder: Path) -> int:

@@ -159,7 +159,8 @@ def store_errors(path: Path) -> Iterator[None]:
     except apsw.Error as error:
         raise StoreError(f"store {path} cannot be used: {error}") from error
     except OSError as error:
-        raise StoreError(f"store {path} cannot be used: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise StoreError(f"store {path} cannot be used ({reason}): it must be a file to read and to write") from error
 
 
 def _prepare_file(path: Path, *, create: bool) -> None:
