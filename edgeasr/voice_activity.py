@@ -78,23 +78,24 @@ class NoiseFloor:
     def __init__(self, config: ActivityConfig, spread: Floats, chunk_s: float) -> None:
         self._window_s = config.window_s
         self._minima: deque[Floats] = deque(maxlen=config.windows)
-        self._lowest: Floats | None = None
+        self._closed = self._lowest = np.full(len(spread), np.inf, np.float32)  # of closed windows, of the open one
         self._open_s = 0.0
         # The least of n normal variables lies about sqrt(2 ln n) - 0.5 deviations below their mean.
         count = max(2.0, config.window_s * config.windows / chunk_s)
         below = max(0.0, math.sqrt(2 * math.log(count)) - 0.5)
-        self._least_of_mean: Floats = np.maximum(1 - below * spread, _LEAST_MINIMUM).astype(np.float32)
+        self._bias: Floats = (1 / np.maximum(1 - below * spread, _LEAST_MINIMUM)).astype(np.float32)
 
     def accept(self, powers: Floats, chunk_s: float) -> Floats:
         """The floor after one more chunk. powers: (G,); returns: (G,)"""
-        self._lowest = powers if self._lowest is None else np.minimum(self._lowest, powers)
-        floor = np.minimum.reduce([*self._minima, self._lowest])
+        self._lowest = np.minimum(self._lowest, powers)
+        floor = np.minimum(self._closed, self._lowest)
         self._open_s += chunk_s
         if self._open_s >= self._window_s:
             self._minima.append(self._lowest)
-            self._lowest, self._open_s = None, 0.0
+            self._closed = np.minimum.reduce(self._minima)
+            self._lowest, self._open_s = np.full_like(powers, np.inf), 0.0
         # Before there are many chunks the least is not far from the mean; the floor is never above what is heard.
-        return np.minimum(floor / self._least_of_mean, np.maximum(floor, powers))
+        return np.minimum(floor * self._bias, np.maximum(floor, powers))
 
 
 class VoiceActivity:
