@@ -204,3 +204,15 @@ def test_the_shipped_recipe_trains_the_default_model(repository):
     trained_on, judged_by = set(recipe.data.train), set(recipe.data.dev)
     assert len(judged_by) == 2
     assert not trained_on & judged_by
+
+
+def test_the_recipe_of_sequences_goes_on_where_the_other_ends(repository):
+    first, second = (
+        Recipe.load(repository / "edgeasr" / "recipes" / f"{name}.toml") for name in ("tiny-en", "tiny-en-sequences")
+    )
+    assert second.model == first.model
+    assert second.tokenizer.tokens == first.tokenizer.tokens
+    assert (second.data.train, second.data.dev) == (first.data.train, first.data.dev)
+    assert second.data.sources == first.data.sources
+    assert (first.optimizer.crf_weight, second.optimizer.crf_weight) == (0.0, 0.9)
+    assert second.directory != first.directory
