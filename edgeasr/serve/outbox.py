@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from threading import Lock
 
-from edgeasr.transcript import Event, Final, Partial
+from edgeasr.transcript import Event, Partial
 
 
 class Outbox:
@@ -29,10 +29,10 @@ class Outbox:
                 if self._partial is not None:
                     self.num_replaced += 1
                     self._partial = None
-                if isinstance(event, Final):
-                    self._finals.append(event)
-                else:
+                if isinstance(event, Partial):
                     self._partial = event
+                else:
+                    self._finals.append(event)
 
     def take(self) -> list[Event]:
         """All that waits, in order; may be nothing."""
