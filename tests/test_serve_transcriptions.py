@@ -277,16 +277,18 @@ def test_a_file_more_than_the_limit_is_refused_for_now(limits, complaint):
     assert answer["text"] == "ab cab bad"
 
 
-def test_who_hangs_up_leaves_a_place_and_no_file():
+def test_who_hangs_up_leaves_a_place_and_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     model = GatedModel()
-    before = set(Path(tempfile.gettempdir()).glob("edgeasr-*"))
 
     async def ask():
         async with served(model) as server:
             asking = asyncio.create_task(server.client.post(server.url + PATH, data=form()))
             while not server.hub.num_streams:
                 await asyncio.sleep(0.01)
-            await asyncio.sleep(0.1)
+            while not server.hub.waiting_s():
+                await asyncio.sleep(0.01)
+            assert len(list(tmp_path.iterdir())) == 1
             asking.cancel()
             await asyncio.wait([asking])
             model.gate.set()
@@ -294,7 +296,7 @@ def test_who_hangs_up_leaves_a_place_and_no_file():
                 await asyncio.sleep(0.01)
 
     run(ask())
-    assert set(Path(tempfile.gettempdir()).glob("edgeasr-*")) <= before
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_server_that_stops_does_not_pass_half_a_transcript_off_as_whole():

@@ -33,15 +33,14 @@ class FileHearing:
                 StreamRefusedError where the server stops before
         """
         reading = self._loop.run_in_executor(None, self._read)
+        reading.add_done_callback(_looked_at)
         try:
             async for event in self._stream.events():
                 yield event
         finally:
             self._stream.leave()  # where the events were not fetched to their end, the thread ends by it
             await asyncio.wait([reading])
-            error = reading.exception()
-        if error is not None:
-            raise error
+        reading.result()
 
     def _read(self) -> None:
         try:
@@ -63,3 +62,9 @@ class FileHearing:
             raise AudioFormatError(
                 f"{self._name} is {duration_s:.0f} s long, want at most {self._max_s:.0f} s: send it in parts"
             )
+
+
+def _looked_at(reading: asyncio.Future[None]) -> None:
+    """What it raised need not be told of where its client has gone."""
+    if not reading.cancelled():
+        reading.exception()
