@@ -15,6 +15,7 @@ from edgeasr.cli.bench_bandwidth import bandwidth
 from edgeasr.cli.bench_dedup import dedup
 from edgeasr.cli.bench_endpoints import endpoints
 from edgeasr.cli.bench_recall import recall
+from edgeasr.cli.bench_search import search
 from edgeasr.cli.bench_store import store
 from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.options import DecoderName, Model, Threads
@@ -35,6 +36,7 @@ bench.command("all")(bench_all)
 bench.command()(recall)
 bench.command()(dedup)
 bench.command()(endpoints)
+bench.command()(search)
 bench.command()(store)
 bench.command()(bandwidth)
 

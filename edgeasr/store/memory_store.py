@@ -212,13 +212,17 @@ class MemoryStore(StoreFile):
 
     def text_between(self, stream: int, start_s: float, end_s: float) -> str:
         """The words of a stream whose middle lies in a span."""
+        words = (word for segment in self.segments_between(stream, start_s, end_s) for word in segment.words)
+        return " ".join(word.word for word in words if start_s <= (word.start_s + word.end_s) / 2 < end_s)
+
+    def segments_between(self, stream: int, start_s: float, end_s: float) -> list[Segment]:
+        """Those of a stream that reach into a span, by time."""
         rows = self.rows(
             "SELECT id, stream, start_s, end_s, text, words FROM segments "
             "WHERE stream = ? AND start_s < ? AND end_s > ? ORDER BY start_s",
             *(stream, end_s, start_s),
         )
-        words = (word for row in rows for word in _segment(row).words)
-        return " ".join(word.word for word in words if start_s <= (word.start_s + word.end_s) / 2 < end_s)
+        return [_segment(row) for row in rows]
 
     def nearest(
         self, vector: Floats, k: int, model: ModelKey, *, level: int = 2, effort: float = 1.0

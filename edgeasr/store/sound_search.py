@@ -68,19 +68,24 @@ def search_sound(store: MemoryStore, model: AcousticModel, source: AudioSource, 
 
 
 def make_query(model: AcousticModel, source: AudioSource) -> Query:
-    """The summaries of level 2 of a recording, in all shifts of the grid; most of each is recording."""
+    """As `query_of`, of the first minute of a source."""
     blocks, length_s = [], 0.0
     for block in source.blocks():
         blocks.append(block.samples)
         length_s += len(block.samples) / source.sample_rate_hz
         if length_s >= MAX_QUERY_S:
             break
-    waveform = np.concatenate(blocks)
+    return query_of(model, np.concatenate(blocks), source.sample_rate_hz)
+
+
+def query_of(model: AcousticModel, waveform: Waveform, sample_rate_hz: int) -> Query:
+    """The summaries of level 2 of a recording, in all shifts of the grid; most of each is recording."""
+    length_s = len(waveform) / sample_rate_hz
     span_s = model.config.encoder.level_spans[0] * model.config.frame_s
     found = []
     for shift in range(SHIFTS):
         before_s = shift * span_s / SHIFTS
-        for admission in _admissions(model, waveform, source.sample_rate_hz, before_s, span_s):
+        for admission in _admissions(model, waveform, sample_rate_hz, before_s, span_s):
             start_s, end_s = admission.context.start_s - before_s, admission.context.end_s - before_s
             inside_s = min(end_s, length_s) - max(start_s, 0.0)
             if admission.context.level == 2 and inside_s >= _INSIDE * min(span_s, length_s):
