@@ -32,6 +32,7 @@ class ScriptedModel:
     name, artefact, backend, threads = "scripted", "scripted-fp32", "numpy", 1
     word_graph = None
     fingerprint = "scripted"
+    chunk_lengths_ms = (160,)
 
     def __init__(self, delay: int = 0) -> None:
         self.config = ModelConfig()

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+import soxr
 
 from edgeasr import microphone
 from edgeasr.audio import AudioBlock, AudioSource
@@ -93,7 +94,7 @@ class TestBudget:
         made = []
 
         class Governor:
-            def __init__(self, recognizer, budget, report):
+            def __init__(self, recognizer, budget, report, *, backlog_s):
                 self.budget, self.heard_s, self.recognizer = budget, [], recognizer
                 made.append(self)
 
@@ -121,6 +122,11 @@ class TestStandardInput:
         assert (code, out) == (2, TEXT)
         assert err.startswith("edgeasr: error: standard input ended in half a sample")
         assert err.count("\n") == 1
+
+    def test_can_be_of_another_format(self):
+        frames = np.stack([soxr.resample(SPEECH, RATE, 48_000), np.zeros(3 * len(SPEECH))], axis=1)
+        packed = (frames * 2**23).astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes()
+        assert heard("--pcm", "48000:2:s24", data=packed) == (0, TEXT, "")
 
     def test_without_data_is_an_error(self):
         code, out, err = heard(data=b"")
@@ -174,6 +180,9 @@ class FakeMicrophone(AudioSource):
     """Two words with a loss of 2 s between them, then whatever the test wants."""
 
     duration_s = None
+    drops = True
+    backlog_s = 0.0
+    is_away = False
 
     def __init__(self, device, **_):
         self.name, self.sample_rate_hz = f"microphone {device}", 48_000
@@ -192,6 +201,9 @@ class FakeMicrophone(AudioSource):
     def close(self):
         self.closed = True
 
+    def report(self):
+        return "2.0 s of audio lost" if self.name.endswith("lossy") else None
+
 
 class TestMicrophone:
     def test_is_closed_on_a_signal_and_what_it_heard_is_given(self, monkeypatch):
@@ -207,6 +219,10 @@ class TestMicrophone:
     def test_that_breaks_after_the_end_is_no_error(self, monkeypatch):
         monkeypatch.setattr(microphone, "Microphone", FakeMicrophone)
         assert edgeasr("listen", "--device", "broken") == (0, "so\nitgoeson\n", "")
+
+    def test_that_lost_something_says_so_at_the_end(self, monkeypatch):
+        monkeypatch.setattr(microphone, "Microphone", FakeMicrophone)
+        assert edgeasr("listen", "--device", "lossy") == (0, "so\nitgoeson\n", "edgeasr: 2.0 s of audio lost\n")
 
     def test_that_is_not_there_is_an_error_with_a_code_of_its_own(self, monkeypatch):
         sound = SimpleNamespace(query_devices=list, PortAudioError=OSError)
@@ -282,6 +298,11 @@ class TestTerminal:
         (("--json", "--vtt"), "choose one of --json, --srt and --vtt"),
         (("--source", "talk.wav", "--device", "3"), "--device is for --source mic"),
         (("--source", "-", "--real-time"), "--real-time is for --source FILE"),
+        (("--source", "pipe:cat talk.wav", "--real-time"), "--real-time is for --source FILE"),
+        (("--source", "talk.wav", "--pcm", "8000"), "--pcm is for --source -, alsa:, pipe:, rtp: and tcp-audio:"),
+        (("--source", "-", "--wait"), "--wait is for --source mic"),
+        (("--source", "-", "--pcm", "16000:one"), "want RATE[:CHANNELS[:ENCODING]]"),
+        (("--source", "pipe:"), "got pipe: without a command"),
         (("--real-time",), "--real-time is for --source FILE"),
     ],
 )

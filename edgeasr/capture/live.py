@@ -90,6 +90,11 @@ class LiveSource(AudioSource):
         """Time of what was heard and not yet taken, where it is lost beyond a bound; else 0."""
         return self._ring.waiting / self.sample_rate_hz if self.drops else 0.0
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the device is, so that what comes now is silence in its place."""
+        return bool(self._away_reason)
+
     def blocks(self) -> Iterator[AudioBlock]:
         if not self._started and not self._closed:
             self._started = True

@@ -30,10 +30,9 @@ from edgeasr.cli.options import (
 from edgeasr.cli.own_word_options import DictionaryFile, GrammarFile, GrammarThreshold, HotwordFile, own_words
 from edgeasr.cli.remember import remembering
 from edgeasr.cli.signals import StopSignals
-from edgeasr.cli.sources import check_source, open_source
-from edgeasr.cli.terminal import StatusLine, print_note, write_out
+from edgeasr.cli.sources import Pcm, ShowLevel, SourceChoice, Wait, backlog_of, open_source, report_losses
+from edgeasr.cli.terminal import StatusLine, write_out
 from edgeasr.errors import AudioFormatError, DeviceError
-from edgeasr.firmware_bridge.transport import is_bridge_url
 from edgeasr.service.notify import ServiceManager
 from edgeasr.service.watchdog import Watchdog, WatchedStop
 
@@ -54,14 +53,18 @@ def listen(
     source: Annotated[
         str,
         typer.Option(
-            metavar="mic|FILE|-|URL",
-            help="- is standard input: raw 16-bit little-endian mono, 16 kHz. A URL is a microcontroller: "
-            "serial:///dev/ttyACM0?baud=921600, tcp://HOST:PORT, tcp-listen://HOST:PORT, pty:.",
+            metavar="mic|FILE|-|alsa:NAME|pipe:COMMAND|URL",
+            help="- is standard input: raw 16-bit little-endian mono, 16 kHz. alsa: is a device of arecord's, pipe: "
+            "what a command writes, rtp://HOST:PORT and tcp-audio://HOST:PORT what is sent there. Another URL is a "
+            "microcontroller: serial:///dev/ttyACM0?baud=921600, tcp://HOST:PORT, tcp-listen://HOST:PORT, pty:.",
         ),
     ] = "mic",
     device: Annotated[
         str | None, typer.Option(metavar="N|NAME", help="Microphone, by its number or a part of its name.")
     ] = None,
+    pcm: Pcm = None,
+    wait: Wait = False,
+    level: ShowLevel = False,
     real_time: Annotated[bool, typer.Option("--real-time", help="Hear a FILE no faster than it was spoken.")] = False,
     json: Json = False,
     srt: Srt = False,
@@ -102,7 +105,7 @@ def listen(
     room. Each change is a line on stderr.
     """
     wanted = chosen_format(json=json, srt=srt, vtt=vtt)
-    check_source(source, device, real_time=real_time)
+    choice = SourceChoice(source, device, pcm, real_time, wait)
     path = _store_path(remembered, store, remember=remember)
     hearing = listening(endpoint, gate=gate, explain=explain)
     own = own_words(grammar, grammar_threshold, hotwords, dictionary)
@@ -113,7 +116,7 @@ def listen(
     status = StatusLine(sys.stdout, enabled=wanted == "text")
     with (
         StopSignals(manager.stopping) as stop,
-        open_source(source, device, WatchedStop(stop, watchdog), real_time=real_time) as audio,
+        open_source(choice, WatchedStop(stop, watchdog), status.show_level if level else None) as audio,
         acting(
             exec=exec,
             exec_timeout=exec_timeout,
@@ -124,7 +127,7 @@ def listen(
         ) as acted_on,
         ExitStack() as opened,
     ):
-        bridge = cast("BridgeSource", audio) if is_bridge_url(source) else None
+        bridge = cast("BridgeSource", audio) if choice.is_bridge else None
         loaded = load_model(model, threads=threads)
         memory = opened.enter_context(
             remembering(loaded, path, wanted=remember, max_mb=store_mb, max_days=store_days, recall=recall)
@@ -137,7 +140,13 @@ def listen(
             **own,
             **hearing,
         )
-        within = budget_check(recognizer, rtf=budget_rtf, temperature=budget_temperature, battery=budget_battery)
+        within = budget_check(
+            recognizer,
+            rtf=budget_rtf,
+            temperature=budget_temperature,
+            battery=budget_battery,
+            backlog_s=backlog_of(audio),
+        )
 
         def check() -> None:
             within()
@@ -157,7 +166,7 @@ def listen(
             if not stop.requested:
                 raise
         finally:
-            _report_losses(bridge)
+            report_losses(audio)
 
 
 def _store_path(remembered: Path | None, store: Path | None, *, remember: bool) -> Path | None:
@@ -189,11 +198,6 @@ def _events(
             audio.close()
 
     return recognizer.stream(audio, on_block)
-
-
-def _report_losses(bridge: BridgeSource | None) -> None:
-    if bridge is not None and (report := bridge.report()) is not None:
-        print_note(report)
 
 
 def _print_events(events: Iterator[Event], writer: TranscriptWriter, status: StatusLine) -> None:

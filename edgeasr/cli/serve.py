@@ -16,7 +16,7 @@ import typer
 from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.options import DecoderName, Model, Threads
 from edgeasr.cli.signals import StopSignals
-from edgeasr.cli.sources import check_source, open_source
+from edgeasr.cli.sources import SourceChoice, open_source
 from edgeasr.cli.terminal import print_note
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def serve(
 
     Ctrl-C or SIGTERM ends it, after the last words of every stream.
     """
-    check_source(source, device, real_time=False)
+    SourceChoice(source, device)
     with needs_extra("serve"):
         from edgeasr.serve.limits import Limits
         from edgeasr.serve.security import Access, checked_token, read_token
@@ -140,8 +140,8 @@ class _Fronts:
         return (await opened.enter_async_context(server)).urls + urls
 
     def _microphone(self, stop: StopSignals) -> Source[AudioBlock]:
-        is_file = Path(self.source).exists()
-        return cast("Source[AudioBlock]", open_source(self.source, self.device, stop, real_time=is_file))
+        choice = SourceChoice(self.source, self.device, real_time=Path(self.source).exists())
+        return cast("Source[AudioBlock]", open_source(choice, stop))
 
 
 async def _run(new_recognizer: NewRecognizer, limits: Limits, workers: int, fronts: _Fronts) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Self, TextIO
+import time
+from typing import TYPE_CHECKING, Self, TextIO
+
+if TYPE_CHECKING:
+    from edgeasr.capture.level import Level
 
 _ERASE_LINE = "\r\x1b[K"
 _CUT_MARK = "..."
 _USUAL_WIDTH = 80
+_LEVEL_EVERY_S = 0.1
 
 
 def write_out(text: str) -> None:
@@ -38,7 +43,8 @@ class StatusLine:
     def __init__(self, stream: TextIO, *, enabled: bool = True) -> None:
         self.enabled = enabled and stream.isatty()
         self._stream = stream
-        self._shown = ""
+        self._shown = self._text = self._level = ""
+        self._level_shown_s = -_LEVEL_EVERY_S
 
     def __enter__(self) -> Self:
         return self
@@ -48,18 +54,29 @@ class StatusLine:
 
     def show(self, text: str) -> None:
         """Of a text wider than the terminal, its end."""
+        self._text = text
         if not self.enabled:
             return
         width = self._width()
+        prefix = f"{self._level} " if self._level and len(self._level) < width else ""
+        width -= len(prefix)
         if len(text) > width:
             text = (_CUT_MARK + text[len(text) - max(0, width - len(_CUT_MARK)) :])[-width:]
-        if text != self._shown:
-            self._stream.write(_ERASE_LINE + text)
+        if prefix + text != self._shown:
+            self._stream.write(_ERASE_LINE + prefix + text)
             self._stream.flush()
-            self._shown = text
+            self._shown = prefix + text
+
+    def show_level(self, level: Level) -> None:
+        """Of what is heard now, before the text; ten times a second at most."""
+        if time.monotonic() - self._level_shown_s >= _LEVEL_EVERY_S:
+            self._level_shown_s = time.monotonic()
+            self._level = level.bar()
+            self.show(self._text)
 
     def clear(self) -> None:
         """Make room for a line of output."""
+        self._text = ""
         if self._shown:
             self._stream.write(_ERASE_LINE)
             self._stream.flush()
