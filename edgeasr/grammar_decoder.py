@@ -17,6 +17,8 @@ from edgeasr.lexicon_search import NO_RECORD, NODE, RECORD, STATE, PrefixSearch,
 
 # So many phones, as the acoustic model alone hears them, are speech: it may end, and be rejected.
 _LEAST_PHONES = 3
+# Of the phones of a sentence it must hear so many too: where it hears next to nothing, everything fits.
+_LEAST_HEARD = 0.5
 _MAX_RECORDS = 4000
 _BLANK_ID = 0
 
@@ -27,7 +29,8 @@ class GrammarDecoder(SegmentClock):
     It takes log-probabilities of phones. A sentence is rejected, and has no words, unless it fits what was heard. Its
     fit says how much less likely it is than the likeliest phones of every frame, whatever they are (a filler of free
     phones), as a geometric mean over its phones, or over those that the acoustic model alone hears if they are more.
-    The grammar's own weights do not count. 1 is what sounds like this sentence and like nothing else.
+    The grammar's own weights do not count. 1 is what sounds like this sentence and like nothing else; 0 what is more
+    than twice as long as what the acoustic model alone hears, since a long noise might be anything.
 
     As it may be rejected, nothing of a sentence is stable before it is over. Times and confidences of words are those
     of `LexiconDecoder`.
@@ -126,6 +129,8 @@ class GrammarDecoder(SegmentClock):
         weights = graph.config.lm_weight * float(graph.model.unigrams[arcs].sum())
         weights += graph.config.word_score * len(arcs) + float(graph.ahead[node])
         num_phones = graph.num_phones_of(arcs) + int(graph.lexicon.depth[node])
+        if self._num_phones < _LEAST_HEARD * num_phones:
+            return 0.0
         return math.exp(min(0.0, (log_odds - weights) / max(1, num_phones, self._num_phones)))
 
     def _words(self, prefix: int) -> tuple[Word, ...]:

@@ -14,6 +14,7 @@ from edgeasr.cli.bench_all import bench_all
 from edgeasr.cli.bench_bandwidth import bandwidth
 from edgeasr.cli.bench_dedup import dedup
 from edgeasr.cli.bench_endpoints import endpoints
+from edgeasr.cli.bench_grammar import grammar
 from edgeasr.cli.bench_recall import recall
 from edgeasr.cli.bench_search import search
 from edgeasr.cli.bench_store import store
@@ -35,6 +36,7 @@ def _group() -> None:
 bench.command("all")(bench_all)
 bench.command()(recall)
 bench.command()(dedup)
+bench.command()(grammar)
 bench.command()(endpoints)
 bench.command()(search)
 bench.command()(store)
