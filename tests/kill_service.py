@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ CLIP = REPOSITORY / "edgeasr" / "models" / "demo.flac"
 RATE_HZ = 16_000
 BLOCK_S = 0.1
 PATIENCE_S = 120.0
-WORKS = b"WATCHDOG=1"
+WORKS = b"STATUS=heard"
 
 
 @dataclass
@@ -57,7 +58,7 @@ class Supervisor:
         self._pcm = np.concatenate([samples, np.zeros(RATE_HZ, np.int16)]).tobytes()
 
     def run_and_kill(self, after_s: float) -> Run:
-        """after_s: from the first chunk on; below 0, from the start on"""
+        """after_s: from the first final on; below 0, from the start on"""
         run, address = Run(), self._folder / "notify"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             manager.bind(str(address))
@@ -74,6 +75,7 @@ class Supervisor:
                 if after_s >= 0:
                     _wait_for_work(manager, process)
                     run.back_s = time.monotonic() - began_s
+                    _wait_until(lambda: run.told, process, "said nothing")
                 time.sleep(abs(after_s))
             finally:
                 run.killed_s = time.monotonic()
@@ -117,14 +119,21 @@ class Supervisor:
 
 
 def _wait_for_work(manager: socket.socket, process: subprocess.Popen[bytes]) -> None:
-    """errors: AssertionError where the service ends instead, or does nothing for long"""
-    deadline_s = time.monotonic() + PATIENCE_S
-    told = b""
-    while WORKS not in told:
-        assert process.poll() is None, f"the service ended with exit code {process.poll()}"
-        assert time.monotonic() < deadline_s, f"the service did nothing within {PATIENCE_S:g} s"
+    def works() -> bool:
         with suppress(TimeoutError):
-            told = manager.recv(4_096)
+            return WORKS in manager.recv(4_096)
+        return False
+
+    _wait_until(works, process, "did nothing")
+
+
+def _wait_until(condition: Callable[[], object], process: subprocess.Popen[bytes], otherwise: str) -> None:
+    """errors: AssertionError where the service ends instead, or for what it did for long"""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert process.poll() is None, f"the service ended with exit code {process.poll()}"
+        assert time.monotonic() < deadline_s, f"the service {otherwise} within {PATIENCE_S:g} s"
+        time.sleep(0.001)
 
 
 def _listen(process: subprocess.Popen[bytes], run: Run) -> None:
@@ -163,7 +172,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pace", type=float, default=10.0, help="times real time")
-    parser.add_argument("--longest-s", type=float, default=4.0, help="from the first chunk to the kill")
+    parser.add_argument("--longest-s", type=float, default=4.0, help="from the first final to the kill")
     parser.add_argument("--open-s", type=float, default=1.0, help="printed so shortly before the kill, it may be lost")
     parser.add_argument("--limit-s", type=float, default=2.0, help="within which it has to be back; 0 for any time")
     options = parser.parse_args()

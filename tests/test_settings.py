@@ -226,13 +226,13 @@ def test_secrets_are_not_shown(key, value, wanted):
 
 
 def test_a_start_without_files_reads_no_toml():
-    program = "import sys; from edgeasr.cli.main import main; sys.argv[1:] = ['listen', '--source', 'none.wav']\n"
+    program = "import sys; from edgeasr.cli.main import main; sys.argv[1:] = ['config', 'path']\n"
     program += "try: main()\nexcept SystemExit: print('tomllib' in sys.modules)"
     environment = {**os.environ, "XDG_CONFIG_HOME": "/nowhere"}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
-    assert done.stdout == "False\n"
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_every_option_has_a_name_of_its_own(files):

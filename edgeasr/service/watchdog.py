@@ -20,7 +20,7 @@ class Watchdog:
         self._manager, self._clock = manager, clock
         self._period_s = min(_TELL_EVERY_S, (manager.watchdog_s or math.inf) / 4)
         self._told_s = -math.inf
-        self._block_s = clock()
+        self._block_s: float | None = None  # since when there was none
         self._heard_s = 0.0
 
     def heard(self, heard_s: float) -> None:
@@ -36,6 +36,8 @@ class Watchdog:
 
     def waits(self) -> None:
         """The source is asked for a block; for a device that was unplugged, say, that may take days and is no hang."""
+        if self._block_s is None:
+            self._block_s = self._clock()
         if self._clock() - self._block_s >= _WAITING_S and self._is_due():
             self._tell("waiting for sound")
 
