@@ -47,6 +47,7 @@ soak: $(VENV)/tests-are-set-up ## hours of speech in one go, and hundreds of kil
 	$(BIN)/python tests/kill_store.py --times 200
 	$(BIN)/python tests/kill_service.py --times 100
 	$(BIN)/python tests/service_under_systemd.py
+	$(BIN)/python tests/soak_serve.py
 	$(BIN)/python tests/soak_wyoming.py
 
 lint: $(VENV)/tests-are-set-up ## check style and types

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from edgeasr.cli.endpoint_options import EndpointRules, GateSwitch, listening
 from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.options import DecoderName, Model, Threads
 from edgeasr.cli.signals import StopSignals
@@ -83,6 +84,8 @@ def serve(
     model: Model = None,
     decoder: DecoderName = None,
     threads: Threads = 1,
+    endpoint: EndpointRules = "normal",
+    gate: GateSwitch = True,
 ) -> None:
     """Hear other programs' speech: streams in vosk-server's and Wyoming's protocols, files in OpenAI's; and a page.
 
@@ -109,7 +112,8 @@ def serve(
     logging.basicConfig(format="edgeasr: %(message)s")
     warnings.filterwarnings("ignore", module=r"aiohttp\.multipart")  # of requests that are answered as malformed
     loaded = load_model(model, threads=threads)
-    new_recognizer = partial(Recognizer, loaded, decoder=decoder)
+    hearing = listening(endpoint, gate=gate, explain=False)
+    new_recognizer = partial(Recognizer, loaded, decoder=decoder, **hearing)
     streams = max_streams or streams_for(measured_rtf(new_recognizer()), workers)
     limits = replace(limits, max_streams=streams, max_connections=max(limits.max_connections, 2 * streams))
     fronts = _Fronts(config, address, source, device, loaded.name)
