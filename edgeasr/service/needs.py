@@ -19,7 +19,7 @@ from edgeasr.service.unit import AUDIO_GROUP, SERIAL_GROUP, Scope
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 # Options whose value is a path; a service has no folder in which a relative one would be looked up.
 _WRITTEN = ("store", "remembered")
-_READ = ("model", "grammar", "certificate", "key", "token_file")
+_READ = ("model", "grammar", "hotwords", "dictionary", "certificate", "key", "token_file")
 
 
 @dataclass(frozen=True)
