@@ -100,7 +100,7 @@ def _table(report: Mapping[str, Any]) -> str:
     heard = report["heard"]
     rows = [("", "right", "of", "CPU s / audio s")]
     rows += [(name, f"{one['share']:.1%}", str(one["utterances"]), f"{one['rtf']:.4f}") for name, one in heard.items()]
-    names = [name for name, one in heard.items() if len(one["by_voice"]) > 1]
+    names = [name for name, one in heard.items() if one["by_voice"].keys() == heard["commands"]["by_voice"].keys()]
     voices = [("voice", *names)]
     for voice in heard["commands"]["by_voice"]:
         mark = " *" if voice in report["trained_on"] else ""
