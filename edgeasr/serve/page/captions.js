@@ -11,6 +11,7 @@ export class Captions {
   constructor({ scroller, finals, partial, welcome, latest }) {
     Object.assign(this, { scroller, finals, partial, welcome, latest });
     this.following = true;
+    this.frame = null; // the one that is asked for
     scroller.addEventListener("scroll", () => this.scrolled(), { passive: true });
     new ResizeObserver(() => this.follow()).observe(scroller);
     latest.addEventListener("click", () => {
@@ -81,9 +82,13 @@ export class Captions {
     this.latest.hidden = this.following;
   }
 
+  /** Once a frame at most: where the end is, is known only after a layout. */
   follow() {
-    if (this.following) this.scroller.scrollTop = this.scroller.scrollHeight;
-    else this.latest.hidden = false;
+    this.frame ??= requestAnimationFrame(() => {
+      this.frame = null;
+      if (this.following) this.scroller.scrollTop = this.scroller.scrollHeight;
+      else this.latest.hidden = false;
+    });
   }
 }
 

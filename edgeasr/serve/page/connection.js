@@ -155,7 +155,8 @@ export class Connection {
 
   flush({ all = false } = {}) {
     const mayWait = all ? Infinity : this.rate * 2 * UNSENT_S; // bytes
-    while (this.started && this.queue?.blocks.length && this.socket.bufferedAmount < mayWait) {
+    const ready = () => this.started && this.socket.readyState === WebSocket.OPEN && this.socket.bufferedAmount < mayWait;
+    while (this.queue?.blocks.length && ready()) {
       const { lost, pcm } = this.queue.take();
       if (lost) {
         this.say({ type: "gap", samples: lost });

@@ -21,7 +21,7 @@ export function forgetToken() {
 /** Ask for it; wrong: whether one was tried. returns: whether there is one now */
 export function askForToken(wrong) {
   const [dialog, input] = [document.getElementById("ask-token"), document.getElementById("token")];
-  const why = "It was printed, or set, where the server was started.";
+  const why = "It is in the file, or the setting, that the server was started with.";
   document.getElementById("ask-why").textContent = wrong ? "That was not the token. Try again." : why;
   input.value = "";
   dialog.returnValue = "";
