@@ -28,6 +28,7 @@ import numpy as np
 import soxr
 
 from edgeasr.audio import FileSource
+from edgeasr.gate import GateConfig
 from edgeasr.manifest import read_manifest
 from edgeasr.metrics import percentiles
 from edgeasr.recognizer import Recognizer
@@ -276,7 +277,7 @@ async def soak(options: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {"decoder": options.decoder}
     with serving(*limits) as server:
         if "load" in options.parts:
-            recognizer = Recognizer(decoder=options.decoder)
+            recognizer = Recognizer(decoder=options.decoder, gate=GateConfig())
             wanted = [alone(recognizer, voice) for voice in spoken]
             report["load"] = await many_streams(server, options.streams, spoken, wanted)
         if "readers" in options.parts:
