@@ -43,7 +43,8 @@ class Voice:
 
     def speak(self, text: str, path: Path) -> None:
         """Write a recording."""
-        said = ["-t", text, "-o", path] if self.program == "flite" else ["-s", "150", "-w", path, text]
+        to = str(path)
+        said = ["-t", text, "-o", to] if self.program == "flite" else ["-s", "150", "-w", to, text]
         option = "-voice" if self.program == "flite" else "-v"
         subprocess.run([self.program, option, self.name, *said], check=True, stdout=subprocess.DEVNULL)
 

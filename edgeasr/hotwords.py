@@ -174,12 +174,12 @@ class HotwordModel:
     def score(self, states: Ints, words: NDArray[np.integer]) -> tuple[Floats, Ints]:
         """As of a language model."""
         before, phrase = np.divmod(states, len(self._automaton))
-        words = words.astype(np.int64)
-        is_new = words >= self._num_known
-        log_probs, after = self._model.score(before, np.where(is_new, 0, words))
+        numbers = words.astype(np.int64)
+        is_new = numbers >= self._num_known
+        log_probs, after = self._model.score(before, np.where(is_new, 0, numbers))
         if is_new.any():
             log_probs, after = np.where(is_new, self._rarest, log_probs), np.where(is_new, EMPTY, after)
-        gained, phrase = self._automaton.step(phrase, words)
+        gained, phrase = self._automaton.step(phrase, numbers)
         return (log_probs + gained * self.scale).astype(np.float32), after * len(self._automaton) + phrase
 
 

@@ -71,7 +71,7 @@ class Lexicon:
             first_child=first_child,
             depth=depth,
             first_word=np.searchsorted(ends_at, np.arange(len(label) + 1)).astype(np.int32),
-            words=words.astype(likeliest.dtype),
+            words=words.astype(_numbers_below(len(values))),
             best=best,
             likeliest=likeliest,
         )
@@ -90,8 +90,7 @@ class Lexicon:
     def child(self, nodes: Ints, phones: Ints) -> Ints:
         """(N,) what each phone leads to from each node; it must lead on there."""
         earlier = self.phones_next.take(nodes) & ((np.uint64(1) << phones.astype(np.uint64)) - np.uint64(1))
-        after: Ints = self.first_child.take(nodes) + np.bitwise_count(earlier).astype(np.int64)
-        return after
+        return self.first_child.take(nodes).astype(np.int64) + np.bitwise_count(earlier).astype(np.int64)
 
     def words_of(self, nodes: Ints) -> tuple[Ints, NDArray[Any]]:
         """The words that end at nodes: for each the index into `nodes`, and the word."""
@@ -151,4 +150,9 @@ def _best_below(
         np.minimum.at(best, parent[first:last], best[first:last])
         last = first
     likeliest = ranked[best]
-    return values[likeliest], likeliest.astype(np.min_scalar_type(max(len(values) - 1, 1 << 8)))
+    return values[likeliest], likeliest.astype(_numbers_below(len(values)))
+
+
+def _numbers_below(count: int) -> np.dtype[Any]:
+    """The type of numbers of words: 16 bits are enough for a language model's."""
+    return np.dtype(np.uint16 if count <= 1 << 16 else np.uint32)

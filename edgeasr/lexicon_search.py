@@ -181,7 +181,7 @@ def heard_frames(log_probs: NDArray[np.floating[Any]], config: SearchConfig) -> 
     tried = weighed > best[:, None] - config.token_beam
     tried[:, 0] = False
     rows = zip(raised, weighed, np.exp(weighed), best.tolist(), tried, strict=True)
-    return [Heard(*row, likely.nonzero()[0]) for *row, likely in rows]
+    return [Heard(one, light, probs, top, likely.nonzero()[0]) for one, light, probs, top, likely in rows]
 
 
 class _Candidates(NamedTuple):
