@@ -1,4 +1,5 @@
 # ruff: noqa: E402 - onnx is looked for before it is used
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -75,6 +76,15 @@ def test_an_input_is_read_anew_where_another_array_takes_the_place_of_a_dropped_
         found.append(float(graph.run({"x": x, "state": full(0)})["largest"]))
         del x
     assert found == list(range(30))
+
+
+def test_an_input_is_let_go_of_when_its_owner_lets_go():
+    graph, x = accumulator(), full(1)
+    kept = graph.run({"x": x, "state": full(0)})["next"]
+    gone = weakref.ref(x)
+    del x
+    assert gone() is None
+    assert (kept == 1).all()
 
 
 def test_an_input_that_was_changed_in_place_is_read_as_it_is_now():

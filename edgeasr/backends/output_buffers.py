@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Set
+from functools import partial
 from threading import Lock
 from typing import Any
+from weakref import ReferenceType, ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +73,7 @@ class _BufferSet:
         self.arrays = {name: np.empty(spec.shape, spec.dtype) for name, spec in outputs.items()}
         self.claimed = False
         self._bound: dict[str, int] = {}  # ids
-        self._foreign: dict[str, NDArray[np.generic]] = {}  # bound arrays of no set, kept alive
+        self._foreign: dict[str, ReferenceType[NDArray[np.generic]]] = {}  # to bound arrays of no set
         self._bind_outputs()
         self._references = self._count()
 
@@ -90,10 +92,10 @@ class _BufferSet:
             return False
         self.binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         self._bound[name] = id(array)
-        # Held here, an array of another set would never be free.
         self._foreign.pop(name, None)
         if id(array) not in own:
-            self._foreign[name] = array
+            # Held here, what a stream's memory was before it changed would stay for as long as this set is not used.
+            self._foreign[name] = ref(array, partial(_forget, self._bound, name))
         return True
 
     def _bind_outputs(self) -> None:
@@ -102,3 +104,9 @@ class _BufferSet:
 
     def _count(self) -> list[int]:
         return [sys.getrefcount(array) for array in self.arrays.values()]
+
+
+def _forget(bound: dict[str, int], name: str, gone: object) -> None:
+    """Another array may get the id of one that is gone."""
+    del gone
+    bound.pop(name, None)
