@@ -1,14 +1,22 @@
-"""How words of the user's own are said: as a dictionary or the language model has them, or by their letters."""
+"""How words of the user's own are said: as a dictionary or the language model has them, or by their letters.
+
+The CMU dictionary comes with the package, since language models of old books have few of the words of today.
+"""
 
 from __future__ import annotations
 
+import lzma
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
 
 import numpy as np
 
 from edgeasr.language_model import LanguageModel, Words
 from edgeasr.letter_to_sound import is_installed, letters_to_sounds
 from edgeasr.phones import PHONES, Dictionary, Pronunciation
+
+_DICTIONARY = files("edgeasr").joinpath("dictionaries", "cmudict.dict.xz")
+_LONGEST = 2000  # bytes of all pronunciations of a word, and more
 
 Ways = Mapping[str, Sequence[Pronunciation]]
 
@@ -36,6 +44,25 @@ def known_pronunciations(model: LanguageModel, wanted: Iterable[str]) -> dict[st
     return {word: tuple(ways[number]) for word, number in numbers.items() if ways[number]}
 
 
+def dictionary_pronunciations(wanted: Iterable[str]) -> dict[str, tuple[Pronunciation, ...]]:
+    """How the CMU dictionary says those wanted words that it has."""
+    content = b"\n" + lzma.decompress(_DICTIONARY.read_bytes())
+    found = {}
+    for word in wanted:
+        # The file is sorted, and other pronunciations of a word, as word(2), come after the first.
+        start = content.find(f"\n{word} ".encode()) + 1
+        if not start:
+            continue
+        ways: list[Pronunciation] = []
+        for line in content[start : start + _LONGEST].decode().splitlines():
+            name, *phones = line.split()
+            if name.split("(")[0] != word:
+                break
+            ways.append(tuple(phones))
+        found[word] = tuple(ways)
+    return found
+
+
 def pronunciations(
     words: Iterable[str], model: LanguageModel | None, own: Dictionary
 ) -> dict[str, tuple[Pronunciation, ...]]:
@@ -47,6 +74,9 @@ def pronunciations(
     missing = [word for word in words if word not in found]
     if model is not None and missing:
         found |= known_pronunciations(model, missing)
+        missing = [word for word in missing if word not in found]
+    if missing:
+        found |= dictionary_pronunciations(missing)
         missing = [word for word in missing if word not in found]
     if missing and is_installed():
         found |= {word: (way,) for word, way in letters_to_sounds(missing).items()}

@@ -25,6 +25,7 @@ from edgeasr.grammar_benchmark import (
 from edgeasr.ladder import rungs_for
 from edgeasr.letter_to_sound import is_installed
 from edgeasr.manifest import read_manifest
+from edgeasr.pronouncing import dictionary_pronunciations
 from edgeasr.recognizer import Recognizer, load_model
 from edgeasr.recording import read_recording
 from edgeasr.transcript import Final, Partial, Rejected
@@ -40,12 +41,6 @@ ORDERS = (
     "i would like to order a dozen large cheese pizza please",
     "could you bring me green tea two small as soon as possible",
 )
-DICTIONARY = """
-television T EH1 L AH0 V IH2 ZH AH0 N
-dishwasher D IH1 SH W AA2 SH ER0
-restart R IY0 S T AA1 R T
-timer T AY1 M ER0
-"""
 
 
 @pytest.fixture(scope="module")
@@ -168,17 +163,30 @@ def test_the_next_segment_is_heard_after_a_rejected_one(model, small_grammar, fo
 
 class TestPronunciations:
     @pytest.fixture
-    def no_rules(self, monkeypatch):
+    def network_words(self, monkeypatch, tmp_path):
+        """A grammar with words that no dictionary has, on a machine without flite."""
         monkeypatch.setattr(pronouncing, "is_installed", lambda: False)
+        path = tmp_path / "network.jsgf"
+        path.write_text(
+            "#JSGF V1.0;\ngrammar network;\npublic <a> = restart the\n zigbee (router | dongle | gateway);\n"
+        )
+        return path
 
-    def test_of_words_that_nobody_knows_are_asked_for(self, model, no_rules):
-        with pytest.raises(GrammarError, match=r"line 8, column 72: the phones of 'television' are not known"):
-            Recognizer(model, grammar=home_grammar())
+    def test_of_words_that_nobody_knows_are_asked_for(self, model, network_words):
+        with pytest.raises(
+            GrammarError, match=r"line 4, column 2: the phones of 'zigbee' are not known, and of 1 other"
+        ):
+            Recognizer(model, grammar=network_words)
 
-    def test_may_come_from_a_dictionary(self, model, no_rules, tmp_path):
-        (tmp_path / "own.dict").write_text(DICTIONARY)
-        graph = Recognizer(model, grammar=home_grammar(), dictionary=tmp_path / "own.dict")._word_graph
-        assert "television" in graph.model.words
+    def test_may_come_from_a_dictionary(self, model, network_words, tmp_path):
+        (tmp_path / "own.dict").write_text("zigbee Z IH1 G B IY0\ndongle D AO1 NG G AH0 L\n")
+        Recognizer(model, grammar=network_words, dictionary=tmp_path / "own.dict")
+
+    def test_of_many_words_are_in_the_package(self):
+        assert dictionary_pronunciations(["television", "zigbee", "router"]) == {
+            "television": (("T", "EH", "L", "AX", "V", "IH", "ZH", "AX", "N"),),
+            "router": (("R", "UW", "T", "ER"), ("R", "AW", "T", "ER")),
+        }
 
 
 def test_compiling_hundreds_of_rules_takes_less_than_a_second(model):
