@@ -97,7 +97,7 @@ def test_the_wheel_holds_the_packages_the_models_and_no_checkpoint(repository, w
         assert f"{package.replace('.', '/')}/__init__.py" in names
     shipped = [
         path.relative_to(repository).as_posix()
-        for folder in ("models", "recipes")
+        for folder in ("dictionaries", "grammars", "models", "recipes")
         for path in (repository / "edgeasr" / folder).rglob("*")
         if path.is_file() and path.suffix != ".safetensors"
     ]
