@@ -44,6 +44,8 @@ litert: $(LITERT_VENV)/is-set-up ## set up what `edgeasr export` needs for LiteR
 soak: $(VENV)/tests-are-set-up ## hours of speech in one go, and hundreds of kills: memory, speed, what is kept
 	$(BIN)/python tests/soak.py
 	$(BIN)/python tests/soak_memory.py
+	$(BIN)/python tests/soak_live.py
+	$(BIN)/python tests/soak_microphone.py --times 20
 	$(BIN)/python tests/kill_store.py --times 200
 	$(BIN)/python tests/kill_service.py --times 100
 	$(BIN)/python tests/service_under_systemd.py
