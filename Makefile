@@ -46,6 +46,7 @@ soak: $(VENV)/tests-are-set-up ## hours of speech in one go, and hundreds of kil
 	$(BIN)/python tests/soak_memory.py
 	$(BIN)/python tests/soak_live.py
 	$(BIN)/python tests/soak_microphone.py --times 20
+	$(BIN)/python tests/soak_rates.py
 	$(BIN)/python tests/kill_store.py --times 200
 	$(BIN)/python tests/kill_service.py --times 100
 	$(BIN)/python tests/service_under_systemd.py

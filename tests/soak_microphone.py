@@ -50,7 +50,7 @@ def unplugged(times: int) -> dict[str, object]:
             rss_kb = int(re.findall(r"RssAnon:\s+(\d+)", Path(f"/proc/{listener.pid}/status").read_text())[0])
             listener.send_signal(signal.SIGINT)
             code = listener.wait(60)
-        finals = [one for line in events.open() if (one := json.loads(line))["type"] == "final"]
+        finals = [one for line in events.read_text().splitlines() if (one := json.loads(line))["type"] == "final"]
         notes = noted.read_text().splitlines()
     wanted = subprocess.run([*EDGEASR, "transcribe", str(CLIP)], capture_output=True, text=True, check=True).stdout
     heard = " ".join(final["text"] for final in finals)
