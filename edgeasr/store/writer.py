@@ -17,6 +17,7 @@ import numpy as np
 
 from edgeasr.errors import StoreError
 from edgeasr.memory import Admission, Decision, Recall
+from edgeasr.store.allocator import return_free_memory
 from edgeasr.store.memory_store import MemoryStore
 from edgeasr.store.recall import StoreRecall
 from edgeasr.store.records import ModelKey, Span, SpokenWord, Summary
@@ -167,6 +168,7 @@ class StoreWriter:
         except StoreError as error:
             self._failed(error)
             return False
+        return_free_memory()
         return True
 
     def _write(self, batch: list[_Item]) -> None:
