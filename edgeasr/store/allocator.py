@@ -4,7 +4,7 @@ import ctypes
 
 
 def return_free_memory() -> None:
-    """Fits and deletions take and free memory by the megabyte, which glibc would keep; other C libraries have no say."""
+    """Fits and deletions take and free megabytes, which glibc would keep; other C libraries have no such call."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
