@@ -56,7 +56,7 @@ class SearchConfig:
     max_prefixes: int = 150
     token_beam: float = 6.0
     min_conf: float = 0.25
-    min_fit: float = 0.2
+    min_fit: float = 0.15
 
     def __post_init__(self) -> None:
         for field in fields(self):

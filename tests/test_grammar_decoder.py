@@ -100,7 +100,7 @@ class TestRejection:
         ],
     )
     def test_of_other_speech(self, path):
-        text, found = sentence(path)
+        text, found = sentence(path, posterior=0.97)
         assert (text, found.rule, found.tags) == ("", None, ())
         assert found.fit < GRAPH.config.min_fit
 

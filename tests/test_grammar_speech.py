@@ -247,7 +247,7 @@ class TestCommands:
         event = json.loads(out)
         assert code == 0
         assert (event["type"], event["rule"], event["tags"]) == ("final", "switch", ["off", "fan"])
-        assert 0.2 <= event["fit"] <= 1
+        assert 0.15 <= event["fit"] <= 1
 
     def test_say_as_json_what_was_rejected(self, model, small_grammar, nearly):
         options = ("--json", "--grammar", small_grammar, "--grammar-threshold", "0.9")
