@@ -59,6 +59,12 @@ class ServeError(EdgeasrError):
     """A server that cannot be started as asked, or a client's request that is refused."""
 
 
+class UnavailableError(ServeError):
+    """A port or an address that cannot be listened at for now: in use, or not there yet after a boot."""
+
+    exit_code = 3
+
+
 class DeviceError(EdgeasrError):
     """No usable microphone or sound system."""
 

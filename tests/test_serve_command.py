@@ -88,26 +88,32 @@ def test_a_port_in_use_is_one_line():
         taken.listen()
         port = taken.getsockname()[1]
         done = edgeasr("serve", "--max-streams", "1", "--port", str(port))
-    assert done.code == 2
+    assert done.code == 3
     assert done.err == (
         f"edgeasr: error: port {port} of 127.0.0.1 is in use: end the program that has it, or choose another port\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "code", "complaint"),
     [
-        (["--host", "0.0.0.0"], "edgeasr: error: got the address 0.0.0.0 and no token"),
-        (["--token", "short"], "edgeasr: error: got 5 characters as the token from --token"),
-        (["--token-file", "missing"], "edgeasr: error: cannot read the token from missing (No such file"),
-        (["--certificate", "missing"], "edgeasr: error: cannot use the certificate missing (No such file"),
-        (["--host", "203.0.113.7", "--token", "x" * 20], "edgeasr: error: cannot listen at 203.0.113.7 port"),
+        (["--host", "0.0.0.0"], 2, "edgeasr: error: got the address 0.0.0.0 and no token"),
+        (["--token", "short"], 2, "edgeasr: error: got 5 characters as the token from --token"),
+        (["--token-file", "missing"], 2, "edgeasr: error: cannot read the token from missing (No such file"),
+        (
+            ["--key", "k.pem"],
+            2,
+            "edgeasr: error: got the key k.pem without a certificate, wanted both: add --certificate",
+        ),
+        (["--certificate", "missing"], 2, "edgeasr: error: cannot use the certificate missing (No such file"),
+        (["--host", "no such name", "--token", "x" * 20], 3, "edgeasr: error: got the address 'no such name' (Name or"),
+        (["--host", "203.0.113.7", "--token", "x" * 20], 3, "edgeasr: error: cannot listen at 203.0.113.7 port"),
     ],
 )
-def test_what_cannot_be_served_is_one_line(options, complaint, tmp_path, monkeypatch):
+def test_what_cannot_be_served_is_one_line(options, code, complaint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = edgeasr("serve", "--max-streams", "1", "--port", "0", *options)
-    assert done.code == 2
+    assert done.code == code
     assert done.err.startswith(complaint)
     assert done.err.count("\n") == 1
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from edgeasr.errors import ServeError
+from edgeasr.errors import ServeError, UnavailableError
 from edgeasr.serve.http_errors import HttpError
 from edgeasr.serve.hub import RETRY_AFTER_S, Hub
 
@@ -24,12 +24,15 @@ _REFUSED_S = 1.0  # for a client to read why it was refused
 def open_ports(host: str, port: int) -> list[socket.socket]:
     """Sockets that listen at all addresses of the host, IPv4 and IPv6. port: 0 for any that is free
 
-    errors: ServeError for what cannot be listened at
+    errors: UnavailableError for a port in use, and an address or a name that this machine does not have, which it may
+            have later; ServeError for what can never be listened at
     """
     try:
         found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError) as error:
-        raise ServeError(f"got the address {host!r} ({error}), wanted one of this machine: take 127.0.0.1") from error
+    except socket.gaierror as error:
+        raise UnavailableError(_no_address(host, error.strerror or error)) from error
+    except UnicodeError as error:
+        raise ServeError(_no_address(host, error)) from error
     opened: list[socket.socket] = []
     try:
         for family, *_, address in dict.fromkeys(found):
@@ -39,11 +42,19 @@ def open_ports(host: str, port: int) -> list[socket.socket]:
         for one in opened:
             one.close()
         if error.errno == errno.EADDRINUSE:
-            raise ServeError(
+            raise UnavailableError(
                 f"port {port} of {host} is in use: end the program that has it, or choose another port"
+            ) from error
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise UnavailableError(
+                f"cannot listen at {host} port {port} ({error.strerror}): choose an address of this machine"
             ) from error
         raise ServeError(f"cannot listen at {host} port {port} ({error.strerror}): choose another") from error
     return opened
+
+
+def _no_address(host: str, reason: object) -> str:
+    return f"got the address {host!r} ({reason}), wanted one of this machine: take 127.0.0.1"
 
 
 def _open_port(family: int, address: tuple[object, ...]) -> socket.socket:

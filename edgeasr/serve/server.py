@@ -11,6 +11,7 @@ from typing import Self
 
 from aiohttp import web
 
+from edgeasr.errors import ServeError
 from edgeasr.microphone import Microphone
 from edgeasr.serve.app import STALLED_S, make_app
 from edgeasr.serve.http_errors import connections_log
@@ -31,7 +32,7 @@ class ServerConfig:
     port:        of HTTP and web sockets; 0 for any that is free
     vosk_port:   a second port, such as 2700, for clients of vosk-server that know no other; None for none
     certificate: of TLS, a PEM file; None for none; its key may be in the same file
-    errors:      ServeError for an address that others can reach, without a token
+    errors:      ServeError for an address that others can reach, without a token; for a key without a certificate
     """
 
     access: Access
@@ -43,6 +44,8 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         check_host(self.host, self.access.token)
+        if self.key is not None and self.certificate is None:
+            raise ServeError(f"got the key {self.key} without a certificate, wanted both: add --certificate PEM")
 
 
 class Server:

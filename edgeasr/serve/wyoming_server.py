@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from edgeasr.errors import ServeError
+from edgeasr.errors import ServeError, UnavailableError
 from edgeasr.serve.hub import Hub
 from edgeasr.serve.listener import open_ports
 from edgeasr.serve.security import is_loopback
@@ -93,7 +93,8 @@ class WyomingServer:
             server = await asyncio.start_unix_server(self._accept, path, limit=MAX_HEADER_BYTES)
             path.chmod(_SOCKET_MODE)
         except OSError as error:
-            raise ServeError(f"cannot listen at {path} ({error.strerror or error}): choose another path") from error
+            kind = UnavailableError if error.errno == errno.EADDRINUSE else ServeError
+            raise kind(f"cannot listen at {path} ({error.strerror or error}): choose another path") from error
         self.bound = f"unix://{path}"
         return [server]
 
