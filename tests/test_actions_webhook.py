@@ -173,7 +173,7 @@ class TestHosts:
     def test_this_machine_needs_no_permission(self, host):
         HostPolicy().check(host)
 
-    @pytest.mark.parametrize("host", ["192.168.1.2", "8.8.8.8", "0.0.0.0", "hub.local", "::ffff:8.8.8.8", "fe80::1"])
+    @pytest.mark.parametrize("host", ["192.168.1.2", "8.8.8.8", "hub.local", "::ffff:8.8.8.8"])
     def test_others_do(self, host):
         with pytest.raises(ConfigError, match=f"add --webhook-allow {host}"):
             HostPolicy().check(host)
@@ -189,6 +189,21 @@ class TestHosts:
     )
     def test_those_that_were_named_are_permitted(self, allowed, host):
         HostPolicy([allowed]).check(host)
+
+    @pytest.mark.parametrize("host", ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "224.0.0.1", "0.0.0.0"])
+    def test_some_are_never_called(self, monkeypatch, host):
+        """Not where a network holds them, nor where a named host is there."""
+        hosts = HostPolicy(["0.0.0.0/0", "::/0", "hub.local"])
+        with pytest.raises(ConfigError, match="are never called"):
+            hosts.check(host)
+        looks_up(monkeypatch, host)
+        with pytest.raises(ActionError, match="are never called"):
+            hosts.addresses("hub.local", 80)
+
+    @pytest.mark.parametrize("allowed", ["169.254.169.254", "169.254.0.0/16", "fe80::/10", "ff02::1"])
+    def test_nor_can_they_be_named(self, allowed):
+        with pytest.raises(ConfigError, match=f"got --webhook-allow {allowed}, and link-local"):
+            HostPolicy([allowed])
 
     @pytest.mark.parametrize("allowed", ["", "http://host", "a b", "host:80", "1.2.3.4/99"])
     def test_nonsense_is_no_host(self, allowed):

@@ -15,6 +15,8 @@ from edgeasr.errors import ActionError, ConfigError
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+_NEVER = "link-local, multicast and reserved addresses are never called: give another"
+
 
 class HostPolicy:
     """This machine, and what was named.
@@ -28,6 +30,8 @@ class HostPolicy:
         self._networks: list[Network] = []
         for one in allowed:
             network = _network(one)
+            if network is not None and _is_odd(network):
+                raise ConfigError(f"got --webhook-allow {one}, and {_NEVER}")
             if network is not None:
                 self._networks.append(network)
             elif _is_name(one):
@@ -57,16 +61,26 @@ class HostPolicy:
         return addresses
 
     def _permits(self, host: str, address: Address) -> bool:
-        if isinstance(address, IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
-        if address.is_loopback or any(address in network for network in self._networks):
-            return True
-        # 169.254.169.254 and its like belong to machines that a name should never lead to.
-        odd = address.is_multicast or address.is_unspecified or address.is_link_local or address.is_reserved
-        return _plain(host) in self._names and not odd
+        address = _unmapped(address)
+        if address.is_loopback or _is_odd(address):
+            return address.is_loopback
+        return _plain(host) in self._names or any(address in network for network in self._networks)
+
+
+def _unmapped(address: Address) -> Address:
+    """The address of IPv4 that one of IPv6 stands for."""
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def _is_odd(one: Address | Network) -> bool:
+    """Whether nothing may lead there: 169.254.169.254 and its like hand out the keys of rented machines."""
+    return one.is_link_local or one.is_multicast or one.is_unspecified or one.is_reserved
 
 
 def _refusal(host: str) -> str:
+    address = _address(host)
+    if address is not None and _is_odd(_unmapped(address)):
+        return f"got the address {host}, and {_NEVER}"
     return f"wanted a host on this machine, or one that is named: add --webhook-allow {host}"
 
 
