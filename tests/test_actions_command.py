@@ -107,12 +107,40 @@ def test_a_program_that_went_away_is_an_error(tmp_path):
         ("no-such-program {text}", "is no program here"),
         ("{text}", "is no program here"),
         ("sh -c 'echo {text}'", "where it could run anything"),
-        ("/bin/bash -ec 'echo {tags}'", "where it could run anything"),
+        ("/bin/bash -ec 'echo {tags}'", "inside the script of bash, where it could run anything"),
+        ("env sh -c 'echo {text}'", "inside the script of sh"),
+        ("env -S 'echo {text}'", "inside the script of env"),
+        ("sudo -n nice -n 5 /bin/sh -c 'echo {text}'", "inside the script of sh"),
+        ("timeout 5 busybox ash -c 'echo {text}'", "inside the script of ash"),
+        ("sh -c -o errexit 'echo {text}'", "inside the script of sh"),
+        ("su pi -c 'echo {text}'", "inside the script of su"),
+        ("ssh hub notify-send {text}", "inside the script of ssh"),
+        ("python3.11 -c 'print(\"{text}\")'", "inside the script of python3.11"),
+        ("perl -e'print q({text})'", "inside the script of perl"),
+        ("node --eval={text}", "inside the script of node"),
+        ("echo {text", r"got a brace without its other one in --exec '\{text'"),
+        ("echo text}", "got a brace without its other one"),
     ],
 )
 def test_what_cannot_be_run_is_refused_at_the_start(template, message):
     with pytest.raises(ConfigError, match=message):
         Command(template)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "sh -ec 'echo \"$1\"' sh {text}",
+        "env A=b timeout 5 sh -c 'echo \"$1\"' sh {text}",
+        "python3 -c 'import sys; print(sys.argv[1])' {text}",
+        "python3 notes.py -c {text}",
+        "sh notes.sh -e {text}",
+        "echo {{}} -c {text}",
+    ],
+)
+def test_arguments_of_a_script_may_be_what_was_said(template, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
+    assert Command(template).arguments(FINAL)[-1] == NASTY
 
 
 def test_a_shell_gets_what_was_said_as_an_argument(tmp_path):

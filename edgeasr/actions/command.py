@@ -16,13 +16,13 @@ from pathlib import PurePath
 from typing import Any
 
 from edgeasr.actions.action import Action
+from edgeasr.actions.scripts import script_with
 from edgeasr.errors import ActionError, ConfigError
 
 PLACEHOLDERS = ("text", "start", "end", "segment", "tags")
 VARIABLE = "EDGEASR_EVENT"
 
 _BRACES = re.compile(r"\{\{|\}\}|\{(\w*)\}")
-_SHELLS = ("sh", "ash", "bash", "dash", "fish", "ksh", "zsh")
 # Of the service manager, which speaks with us alone.
 _NOT_INHERITED = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 _STDERR = 2
@@ -66,7 +66,7 @@ class Command(Action):
                     start_new_session=True,  # so that Ctrl-C is ours to handle, and a kill reaches its children
                 )
             except (OSError, ValueError) as error:
-                raise ActionError(f"cannot be run ({error})") from error
+                raise ActionError(f"cannot be run ({getattr(error, 'strerror', None) or error})") from error
         self._wait(process)
 
     def close(self) -> None:
@@ -115,6 +115,8 @@ def _parsed(template: str) -> tuple[str, ...]:
     if not words:
         raise ConfigError("got --exec without a program, wanted one and its arguments, such as 'notify-send {text}'")
     for word in words:
+        if set(_BRACES.sub("", word)) & {"{", "}"}:
+            raise ConfigError(f"got a brace without its other one in --exec {word!r}; braces are written {{{{ and }}}}")
         for name in (found[1] for found in _BRACES.finditer(word)):
             if name is not None and name not in PLACEHOLDERS:
                 known = ", ".join(f"{{{one}}}" for one in PLACEHOLDERS)
@@ -127,12 +129,10 @@ def _parsed(template: str) -> tuple[str, ...]:
 
 
 def _refuse_scripts(words: list[str]) -> None:
-    """What was said must not become a part of a shell's script: it could say `; rm`, or be made to."""
-    if PurePath(words[0]).name not in _SHELLS:
-        return
-    flag = next((index for index, word in enumerate(words) if re.fullmatch(r"-\w*c\w*", word)), len(words))
-    if any(found[1] is not None for word in words[flag + 1 : flag + 2] for found in _BRACES.finditer(word)):
+    """What was said must not become a part of a script: it could say `; rm`, or be made to."""
+    name = script_with(words, lambda word: any(found[1] is not None for found in _BRACES.finditer(word)))
+    if name is not None:
         raise ConfigError(
-            f"got --exec with what was said inside the script of {words[0]}, where it could run anything: "
+            f"got --exec with what was said inside the script of {name}, where it could run anything: "
             """give it as an argument, such as sh -c 'echo "$1"' sh {text}"""
         )
