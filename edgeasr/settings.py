@@ -142,6 +142,19 @@ def check_variables(prefix: str, known: Iterable[str]) -> None:
             raise ConfigError(f"got environment variable {name}, which sets nothing{nearest(name, known)}")
 
 
+def check_variable_commands(commands: Iterable[str]) -> None:
+    """Errors: ConfigError for a variable of ours that is of no command, and is none that all of them share"""
+    commands = list(commands)
+    alone = {*(variable((key,)) for key in SHARED), *OTHER_VARIABLES}
+    prefixes = tuple(f"{variable((name,))}_" for name in commands)
+    for name in sorted(os.environ):
+        if name.startswith(PREFIX) and name not in alone and not name.startswith(prefixes):
+            first, _, key = name.removeprefix(PREFIX).partition("_")
+            close = get_close_matches(first.lower(), commands, n=1)
+            meant = {*alone, *([variable((close[0], key))] if close and key else [])}
+            raise ConfigError(f"got environment variable {name}, which sets nothing{nearest(name, meant)}")
+
+
 def nearest(given: str, known: Iterable[str]) -> str:
     """The rest of a message about a name that is not known: what was meant, or what there is."""
     known = sorted(known)

@@ -179,6 +179,12 @@ def test_what_is_wrong_of_other_commands_is_told_too(files, clip, text, message)
             "2",
             "EDGEASR_LISTEN_THREDS, which sets nothing: did you mean EDGEASR_LISTEN_THREADS?",
         ),
+        (
+            "EDGEASR_LISTN_THREADS",
+            "2",
+            "EDGEASR_LISTN_THREADS, which sets nothing: did you mean EDGEASR_LISTEN_THREADS?",
+        ),
+        ("EDGEASR_MODLE", "x", "EDGEASR_MODLE, which sets nothing: did you mean EDGEASR_MODEL?"),
     ],
 )
 def test_wrong_variables_are_errors(files, clip, monkeypatch, name, value, message):

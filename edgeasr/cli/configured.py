@@ -19,6 +19,7 @@ from edgeasr.settings import (
     SHARED,
     ConfigFile,
     Setting,
+    check_variable_commands,
     check_variables,
     is_secret,
     nearest,
@@ -59,9 +60,11 @@ def configure(context: Any, name: str, command: Any, *, given: str | Path | None
     """
     files = read_files(given)
     options = list(options_of(command, (name,)))
+    commands = context.command.list_commands(context)
     if files:
-        check_sections(files, context.command.list_commands(context))
+        check_sections(files, commands)
         check_keys(files, command, (name,))
+    check_variable_commands(commands)
     check_variables(f"{variable((name,))}_", known_variables(options))
     context.default_map = {name: defaults_of(options, files, context)}
 
