@@ -191,7 +191,7 @@ class TestVectors:
         vector[3] = wrong
         with store.transaction():
             stream = store.begin_stream("talk", MODEL)
-            with pytest.raises(StoreError, match="finite"):
+            with pytest.raises(StoreError, match="NaN or infinite"):
                 store.add_vector(stream, summary(0, vector))
         assert store.stats().vectors == 0
 
@@ -294,5 +294,5 @@ class TestNearest:
 
     def test_of_a_query_that_is_not_finite_is_refused(self, store):
         filled(store, directions(2))
-        with pytest.raises(StoreError, match="finite"):
+        with pytest.raises(StoreError, match="NaN or infinite"):
             store.nearest(np.full(8, np.nan, np.float32), 1, MODEL)

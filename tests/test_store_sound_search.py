@@ -9,10 +9,11 @@ import soxr
 pytest.importorskip("apsw", reason="the store needs the extra `memory`")
 
 from edgeasr.audio import AudioBlock, AudioSource
+from edgeasr.errors import AudioFormatError
 from edgeasr.recognizer import Recognizer, load_model
 from edgeasr.store.memory_store import MemoryStore
 from edgeasr.store.records import ModelKey, Span, Summary
-from edgeasr.store.sound_search import Query, QuerySummary, key_of, search_query, search_sound
+from edgeasr.store.sound_search import Query, QuerySummary, key_of, query_of, search_query, search_sound
 from edgeasr.store.writer import StoreWriter
 
 RATE = 16_000
@@ -100,6 +101,18 @@ class TestVotes:
 
     def test_of_nothing_find_nothing(self, store):
         assert search_query(store, MODEL, Query(0.1, [])) == []
+
+
+class TestARecording:
+    def test_of_silence_is_not_looked_for(self, store):
+        with pytest.raises(AudioFormatError, match="samples, which is silent"):
+            search_sound(store, load_model(), Samples(np.full(RATE, 1e-4)))
+
+    def test_has_every_summary_that_is_mostly_of_it(self):
+        waveform = 0.1 * np.random.default_rng(0).standard_normal(5 * RATE).astype(np.float32)
+        found = query_of(load_model(), waveform, RATE).summaries
+        # Of 4 s, 3 at least of them in the 5 s of the recording: in steps of half a second, from -1 to 2.
+        assert sorted(one.start_s for one in found) == pytest.approx(np.arange(-1, 2.5, 0.5), abs=0.05)
 
 
 @pytest.fixture(scope="module")

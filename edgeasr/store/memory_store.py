@@ -282,7 +282,7 @@ class MemoryStore(StoreFile):
             return None
         ((key, width, fitted),) = found
         if np.shape(vector) != (width,) or not np.isfinite(vector).all():
-            raise StoreError(f"got a query of shape {np.shape(vector)}, wanted ({width},) finite values: mend it")
+            raise StoreError(f"got a query {_described(vector)}, wanted {width} finite values: mend it")
         projection = self._projection(key, fitted)
         return self._index(key, level), projection, projection.points(np.asarray(vector)[None])[0]
 
@@ -302,7 +302,7 @@ class MemoryStore(StoreFile):
         model, width, fitted = self._model_of(stream)
         vector = np.ascontiguousarray(summary.vector, np.float32)
         if vector.shape != (width,) or not np.isfinite(vector).all():
-            raise StoreError(f"got a vector of shape {vector.shape}, wanted ({width},) finite values: it is not stored")
+            raise StoreError(f"got a vector {_described(vector)}, wanted {width} finite values: it is not stored")
         point = self._projection(model, fitted).points(vector[None])[0]
         return vector, point, self._index(model, summary.level)
 
@@ -365,6 +365,12 @@ def _ranked(projection: Projection, point: Floats, vectors: list[Floats]) -> lis
         return []
     similarity = projection.points(np.stack(vectors)) @ point
     return [(i, float(similarity[i])) for i in np.argsort(-similarity, kind="stable").tolist()]
+
+
+def _described(vector: Floats) -> str:
+    """What is wrong with a vector that is refused."""
+    values = np.asarray(vector)
+    return f"of shape {values.shape}" if np.isfinite(values).all() else "with a NaN or infinite value"
 
 
 def _segment(row: tuple[Any, ...]) -> Segment:

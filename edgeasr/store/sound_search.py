@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgeasr.audio import AudioSource, Waveform
+from edgeasr.errors import AudioFormatError
 from edgeasr.memory import Admission
 from edgeasr.memory_policies import everything
 from edgeasr.model import AcousticModel
@@ -24,6 +25,7 @@ from edgeasr.store.records import Floats, ModelKey, SoundHit, Span
 
 SHIFTS = 8  # of the grid, in a summary
 MAX_QUERY_S = 60.0
+_SILENT = 2**-12  # of full scale: a few steps of 16 bits
 _NEIGHBOURS = 20  # of each summary
 _EFFORT = 4.0
 _POWER = 4
@@ -62,33 +64,40 @@ def key_of(model: AcousticModel) -> ModelKey:
 def search_sound(store: MemoryStore, model: AcousticModel, source: AudioSource, *, limit: int = 10) -> list[SoundHit]:
     """Where what a recording says was heard, the most similar first. Of a long recording its first minute is used.
 
-    errors: the source's AudioFormatError
+    errors: AudioFormatError for silence; and the source's
     """
     return search_query(store, key_of(model), make_query(model, source), limit=limit)
 
 
 def make_query(model: AcousticModel, source: AudioSource) -> Query:
-    """As `query_of`, of the first minute of a source."""
+    """As `query_of`, of the first minute of a source.
+
+    errors: AudioFormatError for silence, which is like any other; and the source's
+    """
     blocks, length_s = [], 0.0
     for block in source.blocks():
         blocks.append(block.samples)
         length_s += len(block.samples) / source.sample_rate_hz
         if length_s >= MAX_QUERY_S:
             break
-    return query_of(model, np.concatenate(blocks), source.sample_rate_hz)
+    waveform = np.concatenate(blocks)
+    if np.abs(waveform).max() < _SILENT:
+        raise AudioFormatError(f"got {source.name}, which is silent, want some seconds of sound: record it again")
+    return query_of(model, waveform, source.sample_rate_hz)
 
 
 def query_of(model: AcousticModel, waveform: Waveform, sample_rate_hz: int) -> Query:
     """The summaries of level 2 of a recording, in all shifts of the grid; most of each is recording."""
     length_s = len(waveform) / sample_rate_hz
     span_s = model.config.encoder.level_spans[0] * model.config.frame_s
+    least_s = _INSIDE * min(span_s, length_s)
     found = []
     for shift in range(SHIFTS):
         before_s = shift * span_s / SHIFTS
-        for admission in _admissions(model, waveform, sample_rate_hz, before_s, span_s):
+        for admission in _admissions(model, waveform, sample_rate_hz, before_s, span_s - least_s):
             start_s, end_s = admission.context.start_s - before_s, admission.context.end_s - before_s
             inside_s = min(end_s, length_s) - max(start_s, 0.0)
-            if admission.context.level == 2 and inside_s >= _INSIDE * min(span_s, length_s):
+            if admission.context.level == 2 and inside_s >= least_s:
                 found.append(QuerySummary(shift, start_s, end_s, admission.vector))
     return Query(length_s, found)
 
