@@ -27,10 +27,13 @@ def plot(
     Decisions and words are the model's; the attention is computed from its checkpoint. Needs edgeasr[train,profile].
     """
     with needs_extra("train,profile"):
+        import torch
+
         from edgeasr.memory_plot import draw, trace
         from edgeasr.train.checkpoint import Checkpoint, default_checkpoint
     from edgeasr.recognizer import Recognizer
 
+    torch.set_num_threads(1)  # steps are too small to share: a second thread would only wait, at full load
     encoder = Checkpoint.load(checkpoint or default_checkpoint()).encoder()
     found = trace(Recognizer(model, decoder=decoder), encoder, recording)
     draw(found, output)
