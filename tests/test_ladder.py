@@ -129,6 +129,17 @@ class TestSteps:
         (change,) = climb(ladder, every_second(HOUR + 60, 6, rtf=0.3))
         assert change == (6 + HOUR, "up", 0)
 
+    def test_down_while_audio_waits_and_up_once_none_does(self):
+        ladder = Ladder(RUNGS, Budget(max_backlog_s=2.0))
+        late = every_second(8, backlog_s=3.0)
+        assert climb(ladder, late) == [(3.0, "down", 1), (7.0, "down", 2)]
+        assert climb(ladder, every_second(100, 8, backlog_s=1.0)) == []
+        assert climb(ladder, every_second(140, 100, backlog_s=0.1)) == [(130.0, "up", 1)]
+
+    def test_a_moment_of_waiting_audio_changes_nothing(self):
+        ladder = Ladder(RUNGS, Budget(max_backlog_s=2.0))
+        assert climb(ladder, [*every_second(3, backlog_s=5.0), *every_second(60, 3, backlog_s=0.1)]) == []
+
     def test_that_nothing_is_cheaper_is_said_once_each_time(self):
         ladder = Ladder(RUNGS[-1:], Budget(max_rtf=0.5))
         assert climb(ladder, every_second(100, rtf=0.6)) == [(5.0, "stay", 3)]

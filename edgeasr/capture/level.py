@@ -34,7 +34,8 @@ class Level(NamedTuple):
         """(num_samples,) float32, not empty."""
         offset = float(samples.mean())
         magnitude = np.abs(samples)
-        power = max(float(samples @ samples) / len(samples) - offset**2, _LEAST)
+        centred = samples - np.float32(offset)
+        power = max(float(centred @ centred) / len(samples), _LEAST)
         peak = max(float(magnitude.max()), math.sqrt(_LEAST))
         clipped = np.count_nonzero(magnitude >= _FULL_SCALE) / len(samples)
         return cls(10 * math.log10(power), 20 * math.log10(peak), clipped, offset)
