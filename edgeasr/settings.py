@@ -164,6 +164,14 @@ def nearest(given: str, known: Iterable[str]) -> str:
     return f": known are {', '.join(known)}" if 0 < len(known) <= 40 else ""
 
 
+def is_open_to_others(path: Path) -> bool:
+    """Whether others than its owner may read, or change, a file."""
+    try:
+        return bool(path.stat().st_mode & 0o066)
+    except OSError:
+        return False
+
+
 def is_secret(key: str) -> bool:
     """Whether the value of an option is nobody's business."""
     return any(word in key for word in _SECRET_WORDS)

@@ -237,6 +237,16 @@ class TestInstallation:
         assert (result.status, result.fix) == ("fail", "did you mean b?")
         assert installation.configuration(Circumstances()).status == "ok"
 
+    def test_a_token_that_others_can_read(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        path = files(tmp_path, edgeasr__config='[serve]\ntoken = "x"\n') / "edgeasr" / "config"
+        path = path.rename(path.with_suffix(".toml"))
+        path.chmod(0o640)
+        found = installation.configuration(Circumstances())
+        assert (found.status, found.fix) == ("warn", f"chmod 600 {path}")
+        path.chmod(0o600)
+        assert installation.configuration(Circumstances()).status == "ok"
+
 
 class Stream:
     """An input of a sound system: calls back with blocks of what the test wants, then with nothing."""

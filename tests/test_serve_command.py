@@ -46,7 +46,7 @@ def test_a_signal_ends_it_after_the_last_words(number):
     with serving() as (process, url):
         assert run(converse(process, url))["text"] == "abc"
         assert process.wait(PATIENCE_S) == 0
-        assert process.stderr.read() == "edgeasr: ending 1 streams, Ctrl-C to end at once\n"
+        assert process.stderr.read() == "edgeasr: ending 1 stream, Ctrl-C to end at once\n"
 
 
 def test_a_service_manager_is_told(tmp_path):
@@ -105,6 +105,8 @@ def test_a_port_in_use_is_one_line():
             2,
             "edgeasr: error: got the key k.pem without a certificate, wanted both: add --certificate",
         ),
+        (["--source", "nosuch.wav"], 2, "edgeasr: error: cannot open nosuch.wav"),
+        (["--allow-origin", "foo"], 2, "edgeasr: error: got the origin 'foo', wanted"),
         (["--certificate", "missing"], 2, "edgeasr: error: cannot use the certificate missing (No such file"),
         (["--host", "no such name", "--token", "x" * 20], 3, "edgeasr: error: got the address 'no such name' (Name or"),
         (["--host", "203.0.113.7", "--token", "x" * 20], 3, "edgeasr: error: cannot listen at 203.0.113.7 port"),
@@ -116,6 +118,19 @@ def test_what_cannot_be_served_is_one_line(options, code, complaint, tmp_path, m
     assert done.code == code
     assert done.err.startswith(complaint)
     assert done.err.count("\n") == 1
+
+
+def test_a_token_that_others_can_read_is_said(tmp_path, monkeypatch):
+    file = tmp_path / "token"
+    file.write_text("x" * 20)
+    options = ("serve", "--max-streams", "1", "--token-file", file, "--wyoming", "udp://a")
+    for mode, lines in ((0o644, 2), (0o600, 1)):
+        file.chmod(mode)
+        err = edgeasr(*options).err
+        assert err.count("\n") == lines
+        assert (f"edgeasr: others on this machine can read the token in {file}: chmod 600 {file}\n" in err) == (
+            lines == 2
+        )
 
 
 def test_without_the_extra_it_is_named(monkeypatch):

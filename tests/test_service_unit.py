@@ -81,6 +81,23 @@ def test_what_is_needed_is_opened():
     assert "char-ttyACM rw" in service["DeviceAllow"]
     assert (service["User"], service["StandardOutput"]) == (["pi"], ["null"])
     assert "network-online.target" in sections(text)["Unit"]["After"][0]
+    assert sections(text)["Unit"]["Wants"] == ["network-online.target"]
+
+
+@pytest.mark.parametrize(
+    ("scope", "command", "wanted"),
+    [("system", "serve", ["edgeasr"]), ("system", "listen", None), ("user", "serve", None)],
+)
+def test_a_server_of_the_system_has_a_folder_for_its_socket(scope, command, wanted):
+    assert sections(unit(scope=scope, arguments=(command,)).text())["Service"].get("RuntimeDirectory") == wanted
+
+
+def test_sockets_and_files_are_needed():
+    found = needs_of("serve", {"wyoming": "unix:///srv/a/wyoming.sock", "source": "/srv/b.wav"})
+    assert (found.written, found.reads) == ((Path("/srv/a/wyoming.sock"),), (Path("/srv/b.wav"),))
+    assert needs_of("serve", {"wyoming": "unix:///run/edgeasr/wyoming.sock", "source": "mic"}).written == ()
+    with pytest.raises(ServiceError, match=r"got source b\.wav for a service, wanted an absolute path"):
+        needs_of("listen", {"source": "b.wav"})
 
 
 @pytest.mark.parametrize(
@@ -131,7 +148,7 @@ class TestNeeds:
 
     def test_of_paths(self):
         found = needs_of("listen", {"source": "mic", "store": "/mnt/card/a.db", "model": "/opt/m"})
-        assert (found.stores, found.reads) == ((Path("/mnt/card/a.db"),), (Path("/opt/m"),))
+        assert (found.written, found.reads) == ((Path("/mnt/card/a.db"),), (Path("/opt/m"),))
 
     @pytest.mark.parametrize("values", [{"store": "a.db"}, {"model": Path("m.edgeasr")}])
     def test_a_relative_path_is_refused(self, values):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.devices.doctor.examination import Check, Circumstances, Finding
+from edgeasr.settings import is_open_to_others, read_files
 
 GROUP = "installation"
 # sounddevice is looked at with the sound system, which it loads.
@@ -113,4 +114,7 @@ def model(path: str | None) -> Finding:
 def configuration(given: Circumstances) -> Finding:
     """errors: ConfigError for the first thing that is wrong"""
     given.configuration()
+    for file in read_files():
+        if "token" in file.section(("serve",)) and is_open_to_others(file.path):
+            return Finding("warn", f"others can read the token in {file.path}", f"chmod 600 {file.path}")
     return Finding("ok", "configuration files and variables are right")

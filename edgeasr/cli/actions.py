@@ -13,10 +13,13 @@ from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.terminal import print_note
 
 if TYPE_CHECKING:
+    from edgeasr.actions.command import Command
     from edgeasr.actions.outbox import Outbox
+    from edgeasr.actions.webhook import Webhook
     from edgeasr.transcript import Event
 
 DRAIN_S = 5.0
+TIMEOUT_S = 10.0
 
 Exec = Annotated[
     list[str] | None,
@@ -28,7 +31,8 @@ Exec = Annotated[
     ),
 ]
 ExecTimeout = Annotated[
-    float, typer.Option(min=0.1, metavar="S", help="With --exec: a program that runs longer is killed.")
+    float | None,
+    typer.Option(min=0.1, metavar="S", help="With --exec: a program that runs longer is killed; 10 without."),
 ]
 ExecJobs = Annotated[int, typer.Option(min=1, max=64, metavar="N", help="With --exec: so many run at the same time.")]
 WebhookUrl = Annotated[
@@ -59,7 +63,7 @@ Heard = Callable[["Iterator[Event]"], "Iterator[Event]"]
 def acting(
     *,
     exec: list[str] | None = None,
-    exec_timeout: float = 10.0,
+    exec_timeout: float | None = None,
     exec_jobs: int = 1,
     webhook: list[str] | None = None,
     webhook_allow: list[str] | None = None,
@@ -69,8 +73,7 @@ def acting(
 
     At the end it waits, for DRAIN_S at most, until they are delivered.
     """
-    if webhook_allow and not webhook:
-        raise typer.BadParameter("--webhook-allow is for --webhook")
+    _check_together(exec, exec_timeout, webhook, webhook_allow)
     if not (exec or webhook or mqtt):
         yield lambda events: events
         return
@@ -86,26 +89,67 @@ def acting(
 
 
 def _outboxes(
-    exec: list[str], exec_timeout: float, exec_jobs: int, webhook: list[str], webhook_allow: list[str], mqtt: str | None
+    exec: list[str],
+    exec_timeout: float | None,
+    exec_jobs: int,
+    webhook: list[str],
+    webhook_allow: list[str],
+    mqtt: str | None,
 ) -> list[Outbox]:
     from edgeasr.actions.action import Action
-    from edgeasr.actions.command import Command
-    from edgeasr.actions.hosts import HostPolicy
     from edgeasr.actions.outbox import Outbox, OutboxLimits
 
-    commands = [Command(template, exec_timeout) for template in exec]
-    others: list[Action] = []
-    if webhook:
-        from edgeasr.actions.webhook import Webhook
-
-        hosts = HostPolicy(webhook_allow)
-        others += [Webhook(url, hosts) for url in webhook]
+    commands = _commands(exec, exec_timeout)
+    others: list[Action] = [*_webhooks(webhook, webhook_allow)]
     if mqtt:
         with needs_extra("mqtt"):
             from edgeasr.actions.mqtt import Mqtt
         others.append(Mqtt(mqtt))
     outboxes = [Outbox(command, print_note, OutboxLimits(jobs=exec_jobs)) for command in commands]
     return outboxes + [Outbox(other, print_note) for other in others]
+
+
+def check_actions(
+    *,
+    exec: list[str] | None,
+    exec_timeout: float | None,
+    webhook: list[str] | None,
+    webhook_allow: list[str] | None,
+    mqtt: str | None,
+) -> None:
+    """Errors: what `acting` would refuse; nothing is run or connected to"""
+    _check_together(exec, exec_timeout, webhook, webhook_allow)
+    _commands(exec or [], exec_timeout)
+    _webhooks(webhook or [], webhook_allow or [])
+    if mqtt:
+        with needs_extra("mqtt"):
+            from edgeasr.actions.mqtt import Broker
+        Broker.parse(mqtt)
+
+
+def _check_together(
+    exec: list[str] | None, exec_timeout: float | None, webhook: list[str] | None, webhook_allow: list[str] | None
+) -> None:
+    if exec_timeout is not None and not exec:
+        raise typer.BadParameter("--exec-timeout is for --exec")
+    if webhook_allow and not webhook:
+        raise typer.BadParameter("--webhook-allow is for --webhook")
+
+
+def _commands(exec: list[str], timeout_s: float | None) -> list[Command]:
+    from edgeasr.actions.command import Command
+
+    return [Command(template, TIMEOUT_S if timeout_s is None else timeout_s) for template in exec]
+
+
+def _webhooks(urls: list[str], allowed: list[str]) -> list[Webhook]:
+    if not urls:
+        return []
+    from edgeasr.actions.hosts import HostPolicy
+    from edgeasr.actions.webhook import Webhook
+
+    hosts = HostPolicy(allowed)
+    return [Webhook(url, hosts) for url in urls]
 
 
 def _heard(events: Iterator[Event], outboxes: list[Outbox]) -> Iterator[Event]:

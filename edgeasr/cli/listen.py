@@ -88,7 +88,7 @@ def listen(
     budget_temperature: BudgetTemperature = None,
     budget_battery: BudgetBattery = None,
     exec: Exec = None,
-    exec_timeout: ExecTimeout = 10.0,
+    exec_timeout: ExecTimeout = None,
     exec_jobs: ExecJobs = 1,
     webhook: WebhookUrl = None,
     webhook_allow: WebhookAllow = None,

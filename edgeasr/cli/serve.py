@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from edgeasr.cli.endpoint_options import EndpointRules, GateSwitch, listening
-from edgeasr.cli.extras import needs_extra
+from edgeasr.cli.front_options import FrontOptions
 from edgeasr.cli.options import DecoderName, Model, Threads
 from edgeasr.cli.signals import StopSignals
 from edgeasr.cli.sources import SourceChoice, open_source
+from edgeasr.cli.start_checks import check_source
 from edgeasr.cli.terminal import print_note
 
 if TYPE_CHECKING:
@@ -91,20 +92,23 @@ def serve(
 
     Ctrl-C or SIGTERM ends it, after the last words of every stream.
     """
-    SourceChoice(source, device)
-    with needs_extra("serve"):
-        from edgeasr.serve.limits import Limits
-        from edgeasr.serve.security import Access, checked_token, read_token
-        from edgeasr.serve.server import ServerConfig
-        from edgeasr.serve.wyoming_server import WyomingAddress
-    if token_file and token:
-        raise typer.BadParameter("give the token once, with --token-file or --token")
-    known = read_token(token_file) if token_file else checked_token(token, "--token") if token else None
-    access = Access(known, frozenset(map(str.lower, allow_host or [])), frozenset(allow_origin or []))
-    config = ServerConfig(access, host, port, vosk_port, certificate, key)
-    address = WyomingAddress.parse(wyoming) if wyoming else None
-    if address is not None:
-        address.check(allow_remote=wyoming_allow_remote)
+    check_source(SourceChoice(source, device))
+    front = FrontOptions(
+        host=host,
+        port=port,
+        vosk_port=vosk_port,
+        token_file=token_file,
+        token=token,
+        allow_host=allow_host,
+        allow_origin=allow_origin,
+        certificate=certificate,
+        key=key,
+        wyoming=wyoming,
+        wyoming_allow_remote=wyoming_allow_remote,
+    )
+    config, address = front.config(), front.wyoming_address()
+    from edgeasr.serve.limits import Limits
+
     limits = Limits(max_request_bytes=max_request_mb << 20, idle_s=idle)
     from edgeasr.recognizer import Recognizer, load_model
     from edgeasr.serve.capacity import measured_rtf, streams_for
@@ -165,10 +169,14 @@ async def _run(new_recognizer: NewRecognizer, limits: Limits, workers: int, fron
             AsyncExitStack() as opened,
         ):
             urls = await fronts.open(hub, signals, opened)
-            status = f"listening at {', '.join(urls)}, {limits.max_streams} streams at once"
+            status = f"listening at {', '.join(urls)}, {_streams(limits.max_streams)} at once"
             print_note(f"{status}; Ctrl-C to end")
             manager.ready(status)
             await wait(stop, hub, manager)
             manager.stopping()
             if hub.num_streams:
-                print_note(f"ending {hub.num_streams} streams, Ctrl-C to end at once")
+                print_note(f"ending {_streams(hub.num_streams)}, Ctrl-C to end at once")
+
+
+def _streams(count: int) -> str:
+    return f"{count} stream{'s' * (count != 1)}"

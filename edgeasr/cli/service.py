@@ -125,8 +125,9 @@ def status(
 
 
 def _parsed(ctx: typer.Context, command: str, arguments: list[str], *, system_file_alone: bool) -> Mapping[str, Any]:
-    """The options that the service will have, those of configuration files too. errors: usage errors, ConfigError"""
+    """The options that the service will have, those of configuration files too. errors: those of the command"""
     from edgeasr.cli.configured import defaults_of, options_of
+    from edgeasr.cli.start_checks import check_command
 
     root = ctx.find_root()
     assert hasattr(root.command, "get_command")
@@ -137,6 +138,7 @@ def _parsed(ctx: typer.Context, command: str, arguments: list[str], *, system_fi
     defaults = defaults_of(options_of(found, (command,)), files, root)
     inner = found.make_context(f"edgeasr {command}", list(arguments), default_map=defaults)
     values: Mapping[str, Any] = inner.params
+    check_command(command, values)
     return values
 
 
@@ -165,7 +167,7 @@ def _unit(
         run_as = user_to_run_as((*made_of(), *needs.reads))
     of_a_user = not system or run_as is not None
     folders = [*(own_folders(run_as, settings["scope"]) if of_a_user else ())]
-    folders += [path.parent for path in needs.stores] + [folder.absolute() for folder in writable]
+    folders += [path.parent for path in needs.written] + [folder.absolute() for folder in writable]
     return Unit(
         program=program(),
         arguments=(command, *arguments),

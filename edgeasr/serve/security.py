@@ -25,7 +25,8 @@ from edgeasr.serve.http_errors import HttpError
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[web.StreamResponse]])
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~-]{16,200}")  # characters that an URL, a header and a subprotocol can hold
-_TOKEN_FROM = """python3 -c 'import secrets; print(secrets.token_urlsafe())' > FILE"""
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@]+")
+_TOKEN_FROM = """(umask 077; python3 -c 'import secrets; print(secrets.token_urlsafe())' > FILE)"""
 
 SUBPROTOCOL = "edgeasr"
 _SUBPROTOCOL_TOKEN = "token."
@@ -45,11 +46,19 @@ class Access:
     """token:   that clients must know; None for none
     hosts:   names, beside addresses and those of loopback, by which clients may call the server
     origins: of pages, such as "http://192.168.1.5:3000", that may use it beside its own
+    errors:  ServeError for an origin that no browser would send
     """
 
     token: str | None = None
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        for origin in sorted(self.origins):
+            if not _ORIGIN.fullmatch(origin):
+                raise ServeError(
+                    f"got the origin {origin!r}, wanted scheme, host and port of a page alone: http://localhost:3000"
+                )
 
     def admits(self, token: str | None) -> bool:
         """Whether this is the token, or none is needed; takes the same time for all that are wrong."""

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import edgeasr
 from edgeasr.errors import ServiceError
-from edgeasr.service.unit import AUDIO_GROUP, SERIAL_GROUP, Scope
+from edgeasr.service.unit import AUDIO_GROUP, RUNTIME_FOLDER, SERIAL_GROUP, Scope
 
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 # Options whose value is a path; a service has no folder in which a relative one would be looked up.
@@ -24,11 +25,11 @@ _READ = ("model", "grammar", "hotwords", "dictionary", "certificate", "key", "to
 
 @dataclass(frozen=True)
 class Needs:
-    """Of a service. stores: files for whose folders it needs the right to write; reads: what it reads"""
+    """Of a service. written: files for whose folders it needs the right to write; reads: what it reads"""
 
     network: bool
     serial: bool
-    stores: tuple[Path, ...]
+    written: tuple[Path, ...]
     reads: tuple[Path, ...]
 
 
@@ -37,18 +38,23 @@ def needs_of(command: str, values: Mapping[str, Any]) -> Needs:
     source = str(values.get("source") or "")
     if source == "-":
         raise ServiceError("got --source - for a service, which has no standard input: name a source")
+    scheme = source.partition(":")[0] if "://" in source else ""
     paths = {name: Path(values[name]) for name in (*_WRITTEN, *_READ) if values.get(name)}
+    if source and scheme == "" and source.partition(":")[0] not in ("mic", "alsa", "pipe", "pty"):
+        paths["source"] = Path(source)
+    socket = urlsplit(str(values.get("wyoming") or ""))
+    if socket.scheme == "unix" and Path(socket.path).parent != RUNTIME_FOLDER:
+        paths["wyoming"] = Path(socket.path)
     for name, path in paths.items():
         if not path.is_absolute():
             raise ServiceError(f"got {name} {path} for a service, wanted an absolute path: {path.absolute()}")
-    scheme = source.partition(":")[0] if "://" in source else ""
     # What --exec and pipe: run may want the network.
     actions = any(values.get(name) for name in ("exec", "webhook", "mqtt")) or source.startswith("pipe:")
     return Needs(
         network=command == "serve" or actions or scheme not in ("", "serial"),
         serial=scheme == "serial",
-        stores=tuple(path for name, path in paths.items() if name in _WRITTEN),
-        reads=tuple(path for name, path in paths.items() if name in _READ),
+        written=tuple(path for name, path in paths.items() if name in (*_WRITTEN, "wyoming")),
+        reads=tuple(path for name, path in paths.items() if name in (*_READ, "source")),
     )
 
 

@@ -12,6 +12,7 @@ Scope = Literal["system", "user"]
 
 MARK = "# Written by `edgeasr service install`; changes belong into `systemctl edit`."
 STATE_FOLDER = "edgeasr"
+RUNTIME_FOLDER = Path("/run/edgeasr")
 AUDIO_GROUP, SERIAL_GROUP = "audio", "dialout"
 
 # Not MemoryDenyWriteExecute: libffi, through which PortAudio calls back, writes code on some machines.
@@ -145,6 +146,9 @@ class Unit:
 
     def _folders(self) -> list[str]:
         lines = [f"ReadWritePaths=-{quoted(str(path))}" for path in self.writable]
+        if self.scope == "system" and self.arguments[0] == "serve":
+            # For the socket of --wyoming unix:///run/edgeasr/wyoming.sock.
+            lines += [f"RuntimeDirectory={RUNTIME_FOLDER.name}"]
         if self.scope == "system" and self.run_as is None:
             lines += [
                 f"StateDirectory={STATE_FOLDER}",
