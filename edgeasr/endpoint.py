@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from edgeasr.config import FrozenConfig, require
 from edgeasr.decoder import Decoder
@@ -127,7 +129,9 @@ def endpoint_config(wanted: EndpointConfig | str | None) -> EndpointConfig:
         raise ConfigError(f"got endpoint {wanted!r}, wanted one of {', '.join(PRESETS)}, or a .toml file with rules")
     try:
         values = tomllib.loads(Path(wanted).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read the endpoint rules of {wanted} ({error.strerror}): check the path") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read the endpoint rules of {wanted}: {error}") from error
     unknown = sorted(set(values) - {"rules", "background_db"})
     require(not unknown, f"unknown key {', '.join(unknown)} in {wanted}: known keys are background_db, rules")
@@ -137,9 +141,16 @@ def endpoint_config(wanted: EndpointConfig | str | None) -> EndpointConfig:
     number = isinstance(background_db, int | float) and not isinstance(background_db, bool)
     require(number, f"background_db in {wanted} is {background_db!r}: wanted a number of dB")
     try:
-        return EndpointConfig(tuple(EndpointRule.from_dict(rule) for rule in rules or ()), background_db)
-    except (ConfigError, TypeError) as error:
+        return EndpointConfig(tuple(map(_rule, rules or (), count(1))), background_db)
+    except ConfigError as error:
         raise ConfigError(f"{wanted}: {error}") from error
+
+
+def _rule(table: dict[str, Any], number: int) -> EndpointRule:
+    """errors: ConfigError for a table that is no rule; number: which one of the file it is"""
+    missing = [field.name for field in fields(EndpointRule) if field.name not in table]
+    require(not missing, f"rule {table.get('name', number)} has no {', '.join(missing)}: a rule needs all of its keys")
+    return EndpointRule.from_dict(table)
 
 
 # The level of a voice follows a louder chunk sooner than a softer one.

@@ -30,7 +30,12 @@ Floats = NDArray[np.float32]
 DEFAULT_BOOST = 3.0
 LARGEST_BOOST = 20.0
 _MOST_WORDS = 1 << 16  # numbers of words in a lexicon
-_LINE = re.compile(r"(?P<phrase>.*?)(?:[\s:]+(?P<boost>[+-]?(?:\d+\.?\d*|\.\d+)))?\s*")
+# "nan" alone may be a grandmother; after a colon, or with a sign, it is a number that is none.
+_LINE = re.compile(
+    r"(?P<phrase>.*?)"
+    r"(?:[\s:]+(?P<boost>[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|(?:(?<=:)|(?<=:\s)|[+-])(?:nan|inf(?:inity)?)))?\s*",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,10 @@ def read_hotwords(path: str | Path) -> list[Hotword]:
     """
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the hotwords {path}: {error}: check the path, and that it is UTF-8") from error
+    except OSError as error:
+        raise ConfigError(f"cannot read the hotwords {path} ({error.strerror}): check the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read the hotwords {path} ({error}): write it in UTF-8") from error
     found: dict[str, Hotword] = {}
     for number, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line.split("#")[0].strip())

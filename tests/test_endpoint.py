@@ -130,7 +130,8 @@ class TestRulesOfAFile:
             ('background_db = "far"\n' + RULE, "background_db in .*: wanted a number"),
             (RULE + "pauses_s = 1\n", "unknown key 'pauses_s' in EndpointRule"),
             (RULE.replace("true", '"yes"'), "must_contain_speech in EndpointRule is 'yes'"),
-            (RULE.replace("min_segment_s = 0\n", ""), "min_segment_s"),
+            (RULE.replace("min_segment_s = 0\n", ""), r".toml: rule pause has no min_segment_s: a rule needs"),
+            ("[[rules]]\nmin_segment_s = 1.0\n", "rule 1 has no name, must_contain_speech, min_trailing_silence_s: a"),
             (RULE + RULE, "wanted each name once"),
             ("rules", "cannot read the endpoint rules of"),
         ],
@@ -140,7 +141,9 @@ class TestRulesOfAFile:
             endpoint_config(self.write(tmp_path, text))
 
     def test_that_are_missing_are_refused(self, tmp_path):
-        with pytest.raises(ConfigError, match="cannot read the endpoint rules of"):
+        with pytest.raises(
+            ConfigError, match=r"cannot read the endpoint rules of .*none\.toml \(No such file or directory\)"
+        ):
             endpoint_config(str(tmp_path / "none.toml"))
 
 

@@ -44,6 +44,9 @@ class TestFiles:
         ("content", "said"),
         [
             ("good\nroom 5 a\n", "line 2: got 'room 5 a', wanted words as they are said"),
+            ("good 1e9", "line 1: got the boost 1e+09 for 'good', wanted one up to 20"),
+            ("good: nan", "line 1: got the boost nan for 'good', wanted one up to 20"),
+            ("good -inf", "line 1: got the boost -inf for 'good', wanted one up to 20"),
             ("good 99", "line 1: got the boost 99 for 'good', wanted one up to 20"),
             ("good 0", "wanted one up to 20, and not 0"),
             ("7", "line 1: got '7'"),
