@@ -137,9 +137,10 @@ def test_a_stream_without_words_ends_with_empty_text():
         ('{"config": {"sample_rate": "fast"}}', "wanted a number"),
         ('{"config": {"sample_rate": NaN}}', "wanted a number"),
         ('{"config": {"sample_rate": 1e999}}', "wanted a number"),
-        ('{"config": {"sample_rate": 5}}', "sample rate of 5 Hz"),
-        ('{"config": {"sample_rate": -16000}}', "sample rate of -16000 Hz"),
-        ('{"config": {"sample_rate": 1e12}}', "at most 192000 Hz"),
+        ('{"config": {"sample_rate": 5}}', "got sample_rate 5, wanted 1000 to 192000 Hz"),
+        ('{"config": {"sample_rate": true}}', "got sample_rate True, wanted a number"),
+        ('{"config": {"sample_rate": -16000}}', "got sample_rate -16000, wanted 1000 to 192000 Hz"),
+        ('{"config": {"sample_rate": 1e12}}', "got sample_rate 1e+12, wanted 1000 to 192000 Hz"),
         ('{"config": {"max_alternatives": {}}}', "wanted a number"),
     ],
 )

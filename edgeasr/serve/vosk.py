@@ -18,7 +18,7 @@ from typing import Any
 
 from aiohttp import WSCloseCode, web
 
-from edgeasr.audio import check_sample_rate
+from edgeasr.audio import MIN_SAMPLE_RATE_HZ
 from edgeasr.decoder import Word
 from edgeasr.errors import AudioFormatError, EdgeasrError
 from edgeasr.serve.hub import Hub, StreamRefusedError
@@ -47,11 +47,12 @@ class VoskConfig:
         if not isinstance(wanted, dict):
             raise VoskProtocolError(f"got config {_short(wanted)}, wanted an object: see the protocol of vosk-server")
         rate = _number(wanted, "sample_rate", self.sample_rate_hz)
-        if rate > _MAX_SAMPLE_RATE_HZ:
-            raise AudioFormatError(f"got sample_rate {_short(rate)}, wanted at most {_MAX_SAMPLE_RATE_HZ} Hz: resample")
+        if not MIN_SAMPLE_RATE_HZ <= rate <= _MAX_SAMPLE_RATE_HZ:
+            wanted_hz = f"{MIN_SAMPLE_RATE_HZ} to {_MAX_SAMPLE_RATE_HZ} Hz"
+            raise AudioFormatError(f"got sample_rate {rate:g}, wanted {wanted_hz}: correct it, or resample")
         return replace(
             self,
-            sample_rate_hz=check_sample_rate(int(rate), "the stream"),
+            sample_rate_hz=int(rate),
             words=bool(wanted.get("words", self.words)),
             max_alternatives=int(_number(wanted, "max_alternatives", self.max_alternatives)),
         )
@@ -145,7 +146,7 @@ def _number(wanted: dict[str, Any], key: str, default: int) -> float:
     """errors: VoskProtocolError for what is no number"""
     value = wanted.get(key, default)
     try:
-        number = float(value)
+        number = float("nan" if isinstance(value, bool) else value)
         int(number)  # not of infinity or NaN
     except (TypeError, ValueError, OverflowError):
         raise VoskProtocolError(f"got {key} {_short(value)}, wanted a number: correct the config") from None
