@@ -1,4 +1,5 @@
 import json
+import re
 import socket
 import struct
 import threading
@@ -223,6 +224,33 @@ def test_what_is_said_while_the_broker_is_away_arrives_when_it_is_back():
 )
 def test_addresses(url, wanted):
     assert Broker.parse(url) == wanted
+
+
+def test_topics_for_those_who_hear_are_none_to_publish_on():
+    for topic in ("a/#", "+/b"):
+        with pytest.raises(ConfigError, match="# and \\+ are not allowed"):
+            Broker.parse(f"mqtt://hub/{topic}")
+
+
+@pytest.mark.parametrize(
+    ("host", "cause"),
+    [("127.0.0.1:1", "Connection refused"), ("no-such-host.invalid", "not known|resolution|No address")],
+)
+def test_why_a_broker_is_not_there(host, cause):
+    action = Mqtt(f"mqtt://{host}/a")
+    try:
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            with pytest.raises(ActionError) as caught:
+                action.deliver(FINAL)
+            if "not connected yet" not in str(caught.value):
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert re.search(cause, str(caught.value))
+        assert caught.value.again is True
+    finally:
+        action.close()
 
 
 @pytest.mark.parametrize(

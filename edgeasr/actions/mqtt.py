@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -35,15 +36,17 @@ class Broker(NamedTuple):
     def parse(cls, url: str) -> Broker:
         """Errors: ConfigError, which does not repeat a password"""
         try:
-            parts = urlsplit(url)
+            parts = urlsplit(url, allow_fragments=False)
             secure = parts.scheme == "mqtts"
             port = parts.port or (TLS_PORT if secure else PORT)
         except ValueError as error:
             raise ConfigError(f"got --mqtt with an address that cannot be read ({error})") from error
         topic = unquote(parts.path.removeprefix("/"))
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or set(url) & {"?", "#"}:
+        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or "?" in url:
             raise ConfigError("got another address than --mqtt wants: mqtt://[USER:PASSWORD@]HOST[:PORT]/TOPIC")
-        if not topic or set(topic) & {"#", "+", "\0"} or len(topic.encode()) > 65_535:
+        if set(topic) & {"#", "+"}:
+            raise ConfigError(f"got topic {topic!r} in --mqtt, wanted one to publish on: # and + are not allowed there")
+        if not topic or "\0" in topic or len(topic.encode()) > 65_535:
             raise ConfigError(f"got topic {topic!r} in --mqtt, wanted one to publish on, such as edgeasr/kitchen")
         user, password = (unquote(one) if one is not None else None for one in (parts.username, parts.password))
         return cls(parts.hostname, port, secure, user, password, topic)
@@ -93,6 +96,7 @@ class Mqtt(Action):
             self._disconnected,
             self._published,
         )
+        client.on_connect_fail = self._not_connected
         client.reconnect_delay_set(1, _LONGEST_PAUSE_S)
         client.connect_timeout = self._timeout_s
         try:
@@ -107,6 +111,12 @@ class Mqtt(Action):
     ) -> None:
         del client, data, flags, properties
         self._state = str(reason)
+
+    def _not_connected(self, client: Client, data: object) -> None:
+        """paho does not say why, but calls this while it handles the error."""
+        del client, data
+        error = sys.exception()
+        self._state = str(getattr(error, "strerror", None) or error)
 
     def _disconnected(
         self, client: Client, data: object, flags: DisconnectFlags, reason: ReasonCode, properties: Properties | None
