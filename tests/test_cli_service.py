@@ -186,6 +186,14 @@ def test_without_systemd_it_says_so(manager, monkeypatch, tmp_path, command):
     assert "this system was not started by systemd" in err
 
 
+def test_without_systemd_programs_get_an_object(manager, monkeypatch, tmp_path):
+    monkeypatch.setattr(systemd, "_BOOTED", tmp_path / "none")
+    code, out, err = edgeasr("service", "status", "--json")
+    told = json.loads(out)
+    assert (code, told["services"], err) == (2, [], f"edgeasr: error: {told['error']}\n")
+    assert told["error"].startswith("this system was not started by systemd")
+
+
 def test_without_a_session_of_the_user_it_says_so(manager, monkeypatch):
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     code, _, err = edgeasr("service", "install", "listen")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from edgeasr.cli.terminal import print_note, write_out
+from edgeasr.errors import ServiceError
 from edgeasr.settings import SYSTEM_FILE, read_files
 
 if TYPE_CHECKING:
@@ -112,7 +113,12 @@ def status(
     from edgeasr.service.systemd import Systemd
 
     manager = Systemd("system" if system else "user")
-    manager.require()
+    try:
+        manager.require()
+    except ServiceError as error:
+        if json:
+            write_out(jsonlib.dumps({"services": [], "error": str(error)}) + "\n")
+        raise
     found = [manager.status(one, lines) for one in ([name] if name else manager.installed())]
     if json:
         write_out(jsonlib.dumps({"services": [one.to_dict() for one in found]}) + "\n")
