@@ -77,4 +77,27 @@ def test_an_error_of_the_system_is_one_line(tmp_path):
     in_the_way.touch()
     code, out, err = edgeasr("transcribe", "talk.wav", "--output-dir", in_the_way)
     assert (code, out) == (2, "")
-    assert err == f"edgeasr: error: [Errno 17] File exists: '{in_the_way}'\n"
+    assert err == f"edgeasr: error: File exists: {in_the_way}\n"
+
+
+def test_an_interrupt_while_it_is_imported_is_quiet():
+    program = (
+        "import sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        "from edgeasr.cli.start import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--version"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_the_program_starts_where_it_says():
+    program = "from edgeasr.cli.start import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--version"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"edgeasr {package.__version__}\n")

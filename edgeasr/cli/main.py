@@ -115,7 +115,8 @@ def main() -> None:
         print_error(error)
         sys.exit(error.exit_code)
     except OSError as error:
-        print_error(error)
+        where = f": {error.filename}" if error.filename else ""
+        print_error(f"{error.strerror or error}{where}")
         sys.exit(EdgeasrError.exit_code)
 
 
