@@ -1,4 +1,5 @@
 import asyncio
+import json
 import ssl
 import subprocess
 from pathlib import Path
@@ -198,6 +199,36 @@ def test_who_connects_and_sends_no_whole_head_is_closed(head):
             return ended
 
     assert run(ask()) == b""
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"\x16\x03\x01secret-bytes\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nA" + b"x" * 9000 + b": y\r\n\r\n", 400),
+    ],
+)
+def test_what_is_no_http_is_answered_without_an_echo(request_bytes, status):
+    async def ask():
+        async with served() as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(request_bytes)
+            answer = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            return answer
+
+    head, _, body = run(ask()).partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.0 {status} ".encode())
+    assert b"Server: edgeasr\r\n" in head
+    assert b"X-Content-Type-Options: nosniff\r\n" in head
+    error = {
+        "message": "the request ended by: bad request",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "http",
+    }
+    assert json.loads(body) == {"error": error}
 
 
 def test_https(tmp_path):

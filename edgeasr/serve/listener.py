@@ -7,13 +7,17 @@ import errno
 import json
 import socket
 import ssl
+from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
 from edgeasr.errors import ServeError, UnavailableError
 from edgeasr.serve.http_errors import HttpError
 from edgeasr.serve.hub import RETRY_AFTER_S, Hub
+from edgeasr.serve.security import secure
 
 _BACKLOG = 128
 # The kernel holds so much for a client that does not read; more of it would hide a slow reader for longer.
@@ -88,10 +92,13 @@ def server_tls(certificate: Path, key: Path | None) -> ssl.SSLContext:
 
 
 class BoundedServer:
-    """Makes the protocol of each connection: aiohttp's, or above Limits.max_connections one that says so."""
+    """Makes the protocol of each connection: aiohttp's, or above Limits.max_connections one that says so.
 
-    def __init__(self, server: web.Server, hub: Hub) -> None:
-        self._server, self._hub = server, hub
+    options: of aiohttp's
+    """
+
+    def __init__(self, server: web.Server, hub: Hub, options: Mapping[str, Any]) -> None:
+        self._server, self._hub, self._options = server, hub, options
         hub.metrics.watch("edgeasr_connections", "Connections that are open.", self.__len__)
 
     def __len__(self) -> int:
@@ -101,9 +108,29 @@ class BoundedServer:
     def __call__(self) -> asyncio.Protocol:
         most = self._hub.limits.max_connections
         if len(self) < most:
-            return self._server()
+            return _Connection(self._server, loop=asyncio.get_running_loop(), **self._options)
         self._hub.metrics.refused.labels("connections").inc()
         return _Refusal(f"the server has {most} connections, as many as it takes: try again later")
+
+
+class _Connection(web.RequestHandler):
+    """Answers what is no HTTP as everything else is answered: without the bytes that came, and the versions we run."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)  # which logs it
+        phrase = HTTPStatus(status).phrase.lower()
+        answer = HttpError(status, f"the request ended by: {phrase}", "http").response()
+        secure(answer)
+        answer.force_close()
+        return answer
 
 
 class _Refusal(asyncio.Protocol):

@@ -115,6 +115,11 @@ def guard(access: Access) -> Middleware:
 async def add_security_headers(request: web.Request, response: web.StreamResponse) -> None:
     """For `app.on_response_prepare`; a handler's own headers stay."""
     del request
+    secure(response)
+
+
+def secure(response: web.StreamResponse) -> None:
+    """The same for what no handler answers."""
     for name, value in _HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers[hdrs.SERVER] = "edgeasr"

@@ -80,19 +80,14 @@ class Server:
         """What is opened first is closed last: ports are closed, then streams end, then connections."""
         config, limits = self._config, self._hub.limits
         tls = server_tls(config.certificate, config.key) if config.certificate else None
-        runner = web.AppRunner(
-            self._app,
-            access_log=None,
-            logger=connections_log,
-            handler_cancellation=True,  # who goes away leaves the stream
-            keepalive_timeout=limits.request_s / 10,
-            shutdown_timeout=_CLOSE_S,
-        )
+        options = {"access_log": None, "logger": connections_log, "keepalive_timeout": limits.request_s / 10}
+        # Who goes away leaves the stream.
+        runner = web.AppRunner(self._app, handler_cancellation=True, shutdown_timeout=_CLOSE_S)
         await runner.setup()
         opened.push_async_callback(runner.cleanup)
         opened.push_async_callback(self._hub.stop)
         assert runner.server is not None
-        self._connections = make_protocol = BoundedServer(runner.server, self._hub)
+        self._connections = make_protocol = BoundedServer(runner.server, self._hub, options)
         for port in (config.port, config.vosk_port):
             if port is None:
                 continue
