@@ -92,14 +92,23 @@ def query_of(model: AcousticModel, waveform: Waveform, sample_rate_hz: int) -> Q
     span_s = model.config.encoder.level_spans[0] * model.config.frame_s
     least_s = _INSIDE * min(span_s, length_s)
     found = []
-    for shift in range(SHIFTS):
-        before_s = shift * span_s / SHIFTS
+    for shift, before_s in _runs(span_s):
         for admission in _admissions(model, waveform, sample_rate_hz, before_s, span_s - least_s):
             start_s, end_s = admission.context.start_s - before_s, admission.context.end_s - before_s
             inside_s = min(end_s, length_s) - max(start_s, 0.0)
             if admission.context.level == 2 and inside_s >= least_s:
                 found.append(QuerySummary(shift, start_s, end_s, admission.vector))
     return Query(length_s, found)
+
+
+def _runs(span_s: float) -> Iterator[tuple[int, float]]:
+    """Shifts of the grid, and what is heard before the recording: half a summary at least, and once nothing.
+
+    The first summaries of a stream are like each other whatever is said, and most of what is stored lies behind others.
+    """
+    yield 0, 0.0
+    for shift in range(SHIFTS):
+        yield shift, (shift / SHIFTS + (shift < SHIFTS / 2)) * span_s
 
 
 def search_query(store: MemoryStore, model: ModelKey, query: Query, *, limit: int = 10) -> list[SoundHit]:
@@ -141,15 +150,15 @@ def _hit(store: MemoryStore, stream: int, votes: list[_Vote], query: Query) -> S
 def _admissions(
     model: AcousticModel, waveform: Waveform, sample_rate_hz: int, before_s: float, after_s: float
 ) -> list[Admission]:
-    """What becomes of the summaries of a waveform behind and before silence."""
+    """What becomes of the summaries of a waveform that goes round: its end is heard before it, its beginning behind."""
     found: list[Admission] = []
     recognizer = Recognizer(model, decoder="greedy", memory_policy=everything, on_admission=found.append)
-    silences = [np.zeros(round(seconds * sample_rate_hz), np.float32) for seconds in (before_s, after_s)]
-    for part in (silences[0], waveform, silences[1]):
-        for start in range(0, len(part), sample_rate_hz):
-            recognizer.accept_waveform(part[start : start + sample_rate_hz], sample_rate_hz)
-            while recognizer.is_ready():
-                recognizer.step()
+    before, after = (round(seconds * sample_rate_hz) for seconds in (before_s, after_s))
+    heard = np.resize(np.roll(waveform, before), before + len(waveform) + after)
+    for start in range(0, len(heard), sample_rate_hz):
+        recognizer.accept_waveform(heard[start : start + sample_rate_hz], sample_rate_hz)
+        while recognizer.is_ready():
+            recognizer.step()
     recognizer.input_finished()
     while recognizer.is_ready():
         recognizer.step()
