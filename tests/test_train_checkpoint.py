@@ -3,6 +3,7 @@ import dataclasses
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -244,6 +245,12 @@ def test_another_bundle_in_its_place_is_refused(beside):
     assert "has matrices in a bundle beside it" in refusal(beside)
     shutil.copytree(default_bundle(), beside.with_name(name))
     assert "keep a checkpoint and its bundle together" in refusal(beside)
+
+
+def test_paths_may_be_relative(exported, beside, monkeypatch):
+    monkeypatch.chdir(beside.parent)
+    exported.checkpoint.save(Path("again.safetensors"), bundle=Bundle.load("toy-model"))
+    assert Path("again.safetensors").stat().st_size == beside.stat().st_size
 
 
 def test_a_checkpoint_is_written_beside_its_bundle_only(exported, tmp_path):

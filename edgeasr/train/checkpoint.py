@@ -98,7 +98,7 @@ def default_checkpoint() -> Path:
 
 
 def _beside(path: Path, bundle: Bundle) -> Bundle:
-    if not bundle.path.is_dir() or bundle.path.parent != path.parent.resolve():
+    if not bundle.path.is_dir() or bundle.path.resolve().parent != path.parent.resolve():
         raise BundleError(f"got {path} and the bundle {bundle.path}, wanted a folder beside it: put both in one folder")
     return bundle
 
