@@ -105,7 +105,7 @@ class FeedSource(LiveSource):
 
     def _await(self, loss: TransportLostError) -> None:
         """Until the feed is there again, or nobody wants it any more."""
-        self._leave(f"broke off ({loss})")
+        self._leave(str(loss).removeprefix(f"{self.name} "))
         while not self._closed and not self._feed.reopen():
             time.sleep(_RETRY_S)
 

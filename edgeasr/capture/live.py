@@ -118,7 +118,7 @@ class LiveSource(AudioSource):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            if self._away_reason:
+            if self._away_reason and self._ring.position:
                 self._losses.add(self._clock() - self._heard_at_s, AWAY, quietly=True)
             self._stop()
             self._ring_bell()

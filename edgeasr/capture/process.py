@@ -14,6 +14,7 @@ from edgeasr.firmware_bridge.transport import TransportEnded, TransportLostError
 
 _READ_BYTES = 65_536
 _LAST_BYTES = 4_096  # of standard error that are kept, to say why a program failed
+_SOON_S = 0.3  # in which a program ends that cannot do what it should
 _END_S = 2.0  # that a program has to end once nobody listens, before it is killed
 
 
@@ -61,8 +62,10 @@ class ProcessFeed:
             self._process = self._started()
         except DeviceError:
             return False
-        # A recorder without its device ends at once, or soon.
-        return bool(select.select([self._pipes()[0]], [], [], _END_S)[0]) and self._process.poll() is None
+        # A recorder without its device ends at once; one that has it may take seconds to the first sample.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_SOON_S)
+        return self._process.poll() is None
 
     def close(self) -> None:
         self._end()
@@ -105,9 +108,8 @@ class ProcessFeed:
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
         lines = self._last.decode(errors="replace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-        return TransportLostError(
-            f"{self.name} ended with {how} ({said}): try it by itself, {shlex.join(self._arguments)}"
-        )
+        hint = "" if self.may_return else f": try it by itself, {shlex.join(self._arguments)}"
+        return TransportLostError(f"{self.name} ended with {how} ({said}){hint}")
 
     def _end(self) -> None:
         if self._process.poll() is None:
