@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from edgeasr.decoder import SegmentClock, Sentence, Word, best_tokens
 from edgeasr.grammar_graph import GrammarGraph
 from edgeasr.lexicon import ROOT
-from edgeasr.lexicon_decoder import last_word, recorded_word
+from edgeasr.lexicon_decoder import last_word, mean_conf, recorded_word
 from edgeasr.lexicon_search import NO_RECORD, NODE, RECORD, STATE, PrefixSearch, heard_frames
 
 # So many phones, as the acoustic model alone hears them, are speech: it may end, and be rejected.
 _LEAST_PHONES = 3
 # Of the phones of a sentence it must hear so many too: where it hears next to nothing, everything fits.
 _LEAST_HEARD = 0.5
+# And believe in its words, this part of what open recognition asks for: in noise every phone is a little likely.
+_LEAST_TRUST = 0.6
 _MAX_RECORDS = 4000
 _BLANK_ID = 0
 
@@ -90,7 +92,8 @@ class GrammarDecoder(SegmentClock):
         best = int(scores.argmax())
         words = self._words(best)
         fit = self._fit(best, float(log_odds[best])) if words and scores[best] > -math.inf else 0.0
-        if not fit or fit < graph.config.min_fit:
+        believed = mean_conf(words) >= _LEAST_TRUST * graph.config.min_conf
+        if not fit or fit < graph.config.min_fit or not believed:
             return Sentence(None, (), fit), ()
         reading = graph.network.read([word.word for word in words])
         assert reading is not None  # the search follows the same grammar

@@ -104,7 +104,7 @@ class LexiconDecoder(SegmentClock):
                 *last_word(self._graph, self._search, best, self.frame_s),
             )
             # What was once shown stays: a stable prefix never changes.
-            self._trusted = self._trusted or _mean_conf(words) >= self._graph.config.min_conf
+            self._trusted = self._trusted or mean_conf(words) >= self._graph.config.min_conf
             self._hypothesis = words if self._trusted else ()
         return self._hypothesis
 
@@ -193,5 +193,6 @@ def _timed(word: str, first: int, last: int, log_conf: float, frame_s: float) ->
     return Word(word, first * frame_s, last * frame_s, min(1.0, math.exp(log_conf)))
 
 
-def _mean_conf(words: Sequence[Word]) -> float:
+def mean_conf(words: Sequence[Word]) -> float:
+    """Of the words of a segment; 0 for none."""
     return math.fsum(word.conf for word in words) / len(words) if words else 0.0
