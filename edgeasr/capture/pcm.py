@@ -73,12 +73,18 @@ def decode_pcm(data: bytes | bytearray | memoryview, pcm: PcmFormat) -> Waveform
 
 def _integers(dtype: str) -> Callable[[_Bytes], Waveform]:
     scale = np.float32(2.0 ** (1 - 8 * np.dtype(dtype).itemsize))
-    return lambda data: data.view(dtype).astype(np.float32) * scale
+
+    def decode(data: _Bytes) -> Waveform:
+        samples: Waveform = data.view(dtype).astype(np.float32) * scale
+        return samples
+
+    return decode
 
 
 def _floats(data: _Bytes) -> Waveform:
     finite = np.nan_to_num(data.view("<f4"), nan=0.0, posinf=1.0, neginf=-1.0)
-    return np.clip(finite, -1, 1).astype(np.float32, copy=False)
+    samples: Waveform = np.clip(finite, -1, 1).astype(np.float32, copy=False)
+    return samples
 
 
 def _packed_24(data: _Bytes) -> Waveform:

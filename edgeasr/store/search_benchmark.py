@@ -31,7 +31,7 @@ CUT_S = (4.5, 6.0)
 LONGEST_SESSION_S = 600.0
 RATE_HZ = 16_000
 
-Progress = Callable[[str], object]
+Progress = Callable[[str], None]
 Channel = Callable[[Waveform, np.random.Generator], Waveform]
 
 
@@ -134,7 +134,7 @@ def by_sound(
     chosen = [long_enough[i] for i in rng.permutation(len(long_enough))[:count]]
     cuts = [(one, *_cut(one, rng)) for one in chosen]
     for name, channel in CHANNELS.items():
-        found = []
+        found: list[int | None] = []
         for one, waveform, start_s in cuts:
             progress(f"{name}: {len(found)} of {len(cuts)} searched")
             query = query_of(model, channel(waveform, rng), RATE_HZ)
@@ -176,7 +176,7 @@ CHANNELS: dict[str, Channel] = {
 }
 
 
-def _rank(hits: Sequence[TextHit] | Sequence[SoundHit], places: Sequence[tuple[int, float]]) -> int | None:
+def _rank(hits: Sequence[TextHit | SoundHit], places: Sequence[tuple[int, float]]) -> int | None:
     """The first hit that begins where it should."""
     for rank, hit in enumerate(hits):
         if any(hit.stream == stream and abs(hit.span.start_s - at) <= TOLERANCE_S for stream, at in places):
