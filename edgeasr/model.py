@@ -172,9 +172,10 @@ def _artefact_kind(bundle: Bundle, backend: str | None) -> str:
     kinds = [bundle.default_artefact, *sorted(bundle.artefacts)]
     fitting = [k for k in kinds if (b := BACKEND_OF.get(k.split("-")[0])) and backend in (None, k, b)]
     if not fitting:
+        runtimes = sorted({BACKEND_OF[k.split("-")[0]] for k in kinds if k.split("-")[0] in BACKEND_OF})
         raise BundleError(
             f"bundle {bundle.path} has {', '.join(sorted(bundle.artefacts))}, none for backend {backend!r}: choose one "
-            f"of these or of {', '.join(sorted(set(BACKEND_OF.values())))}, or export what is missing"
+            f"of these or of {', '.join(runtimes)}, or export what is missing"
         )
     return fitting[0]
 
