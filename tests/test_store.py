@@ -197,7 +197,7 @@ class TestVectors:
 
     def test_of_another_width_are_refused(self, store):
         stream, _ = filled(store, directions(1))
-        with store.transaction(), pytest.raises(StoreError, match=r"wanted \(8,\)"):
+        with store.transaction(), pytest.raises(StoreError, match=r"shape \(9,\), wanted 8 finite values"):
             store.add_vector(stream, summary(1, directions(1, width=9)[0]))
         with pytest.raises(StoreError, match="wanted 8 as before"), store.transaction():
             store.begin_stream("talk", ModelKey("a", 9))
