@@ -26,6 +26,10 @@ VENV_PACKAGE := $(if $(PACKAGES),python3-venv)
 TORCH := torch==2.13.0+cpu
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
+# Each runs whatever became of those before it.
+SOAKS := soak soak_memory soak_live soak_microphone soak_rates kill_store kill_service service_under_systemd soak_serve \
+    soak_wyoming
+
 help: ## say what there is to make
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -42,16 +46,9 @@ test: lint ## check style and types, then run all tests
 litert: $(LITERT_VENV)/is-set-up ## set up what `edgeasr export` needs for LiteRT, apart from the rest (2 GB)
 
 soak: $(VENV)/tests-are-set-up ## hours of speech in one go, and hundreds of kills: memory, speed, what is kept
-	$(BIN)/python tests/soak.py
-	$(BIN)/python tests/soak_memory.py
-	$(BIN)/python tests/soak_live.py
-	$(BIN)/python tests/soak_microphone.py --times 20
-	$(BIN)/python tests/soak_rates.py
-	$(BIN)/python tests/kill_store.py --times 200
-	$(BIN)/python tests/kill_service.py --times 100
-	$(BIN)/python tests/service_under_systemd.py
-	$(BIN)/python tests/soak_serve.py
-	$(BIN)/python tests/soak_wyoming.py
+	@failed=; for script in $(SOAKS); do \
+	    echo "tests/$$script.py"; $(BIN)/python tests/$$script.py || failed+=" $$script"; \
+	done; [ -z "$$failed" ] || { echo "out of bounds:$$failed" >&2; exit 1; }
 
 lint: $(VENV)/tests-are-set-up ## check style and types
 	$(BIN)/ruff check
