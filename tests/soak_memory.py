@@ -24,6 +24,7 @@ import soundfile
 from numpy.typing import NDArray
 from soak import RATE_HZ, write_long_recording
 
+from edgeasr.allocator import keep_little
 from edgeasr.memory import Admission, Decision
 from edgeasr.recognizer import Recognizer, load_model
 from edgeasr.store.retention import Limits
@@ -136,6 +137,7 @@ def main() -> None:
     parser.add_argument("--decoder", choices=("greedy", "lm"), default="greedy")
     parser.add_argument("--store-mb", type=int, default=4)
     arguments = parser.parse_args()
+    keep_little()  # as `edgeasr listen` does
     decisions: Counter[Decision] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         speech, path = Path(folder, "speech.wav"), Path(folder, "memory.db")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from edgeasr.allocator import keep_little
 from edgeasr.cli.actions import Exec, ExecJobs, ExecTimeout, MqttUrl, WebhookAllow, WebhookUrl, acting
 from edgeasr.cli.budget import BudgetBattery, BudgetRtf, BudgetTemperature, budget_check
 from edgeasr.cli.endpoint_options import EndpointRules, Explain, GateSwitch, listening
@@ -104,6 +105,7 @@ def listen(
     longer chunks if the bundle has them, a narrower beam, at last the greedy decoder; and goes back once there is
     room. Each change is a line on stderr.
     """
+    keep_little()
     wanted = chosen_format(json=json, srt=srt, vtt=vtt)
     choice = SourceChoice(source, device, pcm, real_time, wait)
     path = _store_path(remembered, store, remember=remember)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from edgeasr.allocator import keep_little
 from edgeasr.cli.endpoint_options import EndpointRules, GateSwitch, listening
 from edgeasr.cli.front_options import FrontOptions
 from edgeasr.cli.options import DecoderName, Model, Threads
@@ -92,6 +93,7 @@ def serve(
 
     Ctrl-C or SIGTERM ends it, after the last words of every stream.
     """
+    keep_little()
     check_source(SourceChoice(source, device))
     front = FrontOptions(
         host=host,

@@ -15,9 +15,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from edgeasr.allocator import return_free_memory
 from edgeasr.errors import StoreError
 from edgeasr.memory import Admission, Decision, Recall
-from edgeasr.store.allocator import return_free_memory
 from edgeasr.store.memory_store import MemoryStore
 from edgeasr.store.recall import StoreRecall
 from edgeasr.store.records import ModelKey, Span, SpokenWord, Summary
