@@ -74,7 +74,7 @@ def test_a_unit_of_a_user_asks_for_nothing_that_its_manager_may_not_give():
 
 
 def test_what_is_needed_is_opened():
-    text = unit(scope="system", network=True, serial=True, run_as="pi", quiet=True).text()
+    text = unit(scope="system", network=True, online=True, serial=True, run_as="pi", quiet=True).text()
     service = sections(text)["Service"]
     assert service["RestrictAddressFamilies"] == ["AF_UNIX AF_INET AF_INET6 AF_NETLINK"]
     assert "PrivateNetwork" not in service
@@ -86,16 +86,21 @@ def test_what_is_needed_is_opened():
 
 @pytest.mark.parametrize(
     ("scope", "command", "wanted"),
-    [("system", "serve", ["edgeasr"]), ("system", "listen", None), ("user", "serve", None)],
+    [("system", "serve", ["kitchen"]), ("system", "listen", None), ("user", "serve", None)],
 )
-def test_a_server_of_the_system_has_a_folder_for_its_socket(scope, command, wanted):
-    assert sections(unit(scope=scope, arguments=(command,)).text())["Service"].get("RuntimeDirectory") == wanted
+def test_a_server_of_the_system_has_a_folder_of_its_own_for_its_socket(scope, command, wanted):
+    assert (
+        sections(unit(name="kitchen", scope=scope, arguments=(command,)).text())["Service"].get("RuntimeDirectory")
+        == wanted
+    )
 
 
 def test_sockets_and_files_are_needed():
     found = needs_of("serve", {"wyoming": "unix:///srv/a/wyoming.sock", "source": "/srv/b.wav"})
     assert (found.written, found.reads) == ((Path("/srv/a/wyoming.sock"),), (Path("/srv/b.wav"),))
-    assert needs_of("serve", {"wyoming": "unix:///run/edgeasr/wyoming.sock", "source": "mic"}).written == ()
+    in_its_own = {"wyoming": "unix:///run/kitchen/wyoming.sock", "source": "mic"}
+    assert needs_of("serve", in_its_own, "kitchen").written == ()
+    assert needs_of("serve", in_its_own, "hall").written == (Path("/run/kitchen/wyoming.sock"),)
     with pytest.raises(ServiceError, match=r"got source b\.wav for a service, wanted an absolute path"):
         needs_of("listen", {"source": "b.wav"})
 
@@ -145,6 +150,21 @@ class TestNeeds:
     def test_are_what_the_command_does(self, command, values, network, serial):
         found = needs_of(command, values)
         assert (found.network, found.serial) == (network, serial)
+
+    @pytest.mark.parametrize(
+        ("command", "values", "online"),
+        [
+            ("serve", {"host": "127.0.0.1", "wyoming": "tcp://[::1]:10300"}, False),
+            ("serve", {"host": "127.0.0.1", "wyoming": "unix:///run/edgeasr-serve/a.sock"}, False),
+            ("serve", {"host": "0.0.0.0"}, True),
+            ("serve", {"host": "127.0.0.1", "wyoming": "tcp://0.0.0.0:10300"}, True),
+            ("listen", {"source": "mic"}, False),
+            ("listen", {"source": "mic", "mqtt": "mqtt://broker/a"}, True),
+        ],
+    )
+    def test_only_what_others_use_waits_for_the_network(self, command, values, online):
+        pytest.importorskip("aiohttp", reason="what is loopback is the server's to say")
+        assert needs_of(command, values).online is online
 
     def test_of_paths(self):
         found = needs_of("listen", {"source": "mic", "store": "/mnt/card/a.db", "model": "/opt/m"})

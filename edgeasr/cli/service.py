@@ -168,7 +168,7 @@ def _unit(
     )
     from edgeasr.service.unit import Unit
 
-    needs, system = needs_of(command, values), settings["scope"] == "system"
+    needs, system = needs_of(command, values, settings["name"]), settings["scope"] == "system"
     if system and run_as is None:
         run_as = user_to_run_as((*made_of(), *needs.reads))
     of_a_user = not system or run_as is not None
@@ -183,6 +183,7 @@ def _unit(
         # A user's sound server has its socket below /run/user, which counts as home.
         read_home=of_a_user or lie_at_home((*made_of(), *needs.reads)),
         network=needs.network,
+        online=needs.online,
         serial=needs.serial,
         **settings,
     )

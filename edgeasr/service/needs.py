@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import edgeasr
 from edgeasr.errors import ServiceError
-from edgeasr.service.unit import AUDIO_GROUP, RUNTIME_FOLDER, SERIAL_GROUP, Scope
+from edgeasr.service.unit import AUDIO_GROUP, SERIAL_GROUP, Scope, runtime_folder
 
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 # Options whose value is a path; a service has no folder in which a relative one would be looked up.
@@ -25,16 +25,27 @@ _READ = ("model", "grammar", "hotwords", "dictionary", "certificate", "key", "to
 
 @dataclass(frozen=True)
 class Needs:
-    """Of a service. written: files for whose folders it needs the right to write; reads: what it reads"""
+    """Of a service.
+
+    network: whether it may use sockets of the network
+    online:  whether what it is asked to do needs more of it than this machine
+    written: files for whose folders it needs the right to write
+    reads:   what it reads
+    """
 
     network: bool
+    online: bool
     serial: bool
     written: tuple[Path, ...]
     reads: tuple[Path, ...]
 
 
-def needs_of(command: str, values: Mapping[str, Any]) -> Needs:
-    """values: the options of the command, by the names of their arguments. errors: ServiceError for a relative path"""
+def needs_of(command: str, values: Mapping[str, Any], name: str = "edgeasr-serve") -> Needs:
+    """What a service named `name` needs, or may need.
+
+    values: the options of the command, by the names of their arguments
+    errors: ServiceError for a relative path
+    """
     source = str(values.get("source") or "")
     if source == "-":
         raise ServiceError("got --source - for a service, which has no standard input: name a source")
@@ -43,19 +54,32 @@ def needs_of(command: str, values: Mapping[str, Any]) -> Needs:
     if source and scheme == "" and source.partition(":")[0] not in ("mic", "alsa", "pipe", "pty"):
         paths["source"] = Path(source)
     socket = urlsplit(str(values.get("wyoming") or ""))
-    if socket.scheme == "unix" and Path(socket.path).parent != RUNTIME_FOLDER:
+    if socket.scheme == "unix" and Path(socket.path).parent != runtime_folder(name):
         paths["wyoming"] = Path(socket.path)
-    for name, path in paths.items():
+    for option, path in paths.items():
         if not path.is_absolute():
-            raise ServiceError(f"got {name} {path} for a service, wanted an absolute path: {path.absolute()}")
+            raise ServiceError(f"got {option} {path} for a service, wanted an absolute path: {path.absolute()}")
     # What --exec and pipe: run may want the network.
     actions = any(values.get(name) for name in ("exec", "webhook", "mqtt")) or source.startswith("pipe:")
+    elsewhere = actions or scheme not in ("", "serial")
     return Needs(
-        network=command == "serve" or actions or scheme not in ("", "serial"),
+        network=command == "serve" or elsewhere,
+        online=elsewhere or not _serves_this_machine(values),
         serial=scheme == "serial",
-        written=tuple(path for name, path in paths.items() if name in (*_WRITTEN, "wyoming")),
-        reads=tuple(path for name, path in paths.items() if name in (*_READ, "source")),
+        written=tuple(path for option, path in paths.items() if option in (*_WRITTEN, "wyoming")),
+        reads=tuple(path for option, path in paths.items() if option in (*_READ, "source")),
     )
+
+
+def _serves_this_machine(values: Mapping[str, Any]) -> bool:
+    """Whether a server is asked for at addresses of loopback alone, or none is."""
+    wyoming = urlsplit(str(values.get("wyoming") or ""))
+    hosts = [host for host in (values.get("host"), wyoming.hostname if wyoming.scheme == "tcp" else None) if host]
+    if not hosts:
+        return True
+    from edgeasr.serve.security import is_loopback
+
+    return all(is_loopback(str(host)) for host in hosts)
 
 
 def program() -> tuple[str, ...]:

@@ -12,8 +12,8 @@ Scope = Literal["system", "user"]
 
 MARK = "# Written by `edgeasr service install`; changes belong into `systemctl edit`."
 STATE_FOLDER = "edgeasr"
-RUNTIME_FOLDER = Path("/run/edgeasr")
 AUDIO_GROUP, SERIAL_GROUP = "audio", "dialout"
+_RUNTIME = Path("/run")
 
 # Not MemoryDenyWriteExecute: libffi, through which PortAudio calls back, writes code on some machines.
 _HARDENED = """\
@@ -58,6 +58,7 @@ class Unit:
     writable:   folders that it may write to, beside those that the manager makes for it
     read_home:  whether it reads something in a home folder, which it otherwise does not see
     network:    whether it may speak to others than programs on this machine that have a socket file
+    online:     whether these may be other machines, so that it starts once the network is there
     serial:     whether it may use serial links
     watchdog_s: without a sign that recognition goes on, after which it is ended and started again
     memory_mb:  above which it is ended and started again
@@ -73,6 +74,7 @@ class Unit:
     writable: tuple[Path, ...] = ()
     read_home: bool = True
     network: bool = False
+    online: bool = False
     serial: bool = False
     watchdog_s: float = 30.0
     memory_mb: int = 512
@@ -118,7 +120,7 @@ class Unit:
 
     def _order(self) -> list[str]:
         after = ["sound.target"] if self.scope == "system" else ["pipewire.socket", "pulseaudio.socket"]
-        if self.network and self.scope == "system":
+        if self.online and self.scope == "system":
             return [f"After={' '.join([*after, 'network-online.target'])}", "Wants=network-online.target"]
         return [f"After={' '.join(after)}"]
 
@@ -147,8 +149,8 @@ class Unit:
     def _folders(self) -> list[str]:
         lines = [f"ReadWritePaths=-{quoted(str(path))}" for path in self.writable]
         if self.scope == "system" and self.arguments[0] == "serve":
-            # For the socket of --wyoming unix:///run/edgeasr/wyoming.sock.
-            lines += [f"RuntimeDirectory={RUNTIME_FOLDER.name}"]
+            # For the socket of --wyoming; the manager removes it when the service ends.
+            lines += [f"RuntimeDirectory={runtime_folder(self.name).name}"]
         if self.scope == "system" and self.run_as is None:
             lines += [
                 f"StateDirectory={STATE_FOLDER}",
@@ -158,6 +160,11 @@ class Unit:
                 "Environment=XDG_DATA_HOME=%S XDG_CACHE_HOME=%C HOME=%S/edgeasr",
             ]
         return lines
+
+
+def runtime_folder(name: str) -> Path:
+    """Which a service of the system has while it runs, to put its sockets into. name: of the service"""
+    return _RUNTIME / name
 
 
 def quoted(word: str) -> str:
