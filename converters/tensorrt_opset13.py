@@ -192,7 +192,7 @@ def _split_limbs(numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
     return tuple((numbers >> shift) & mask for shift in (0, _LIMB_BITS, 2 * _LIMB_BITS))
 
 
-def _attributes(node: onnx.NodeProto) -> dict[str, int | float]:
+def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
