@@ -274,7 +274,8 @@ async def soak(options: argparse.Namespace) -> dict[str, Any]:
     """The parts that are wanted, on one server."""
     spoken = voices(options.seconds)
     limits = ("--max-streams", str(options.streams), "--decoder", options.decoder, "--idle", "5")
-    report: dict[str, Any] = {"decoder": options.decoder}
+    limits += ("--workers", str(options.workers))
+    report: dict[str, Any] = {"decoder": options.decoder, "workers": options.workers}
     with serving(*limits) as server:
         if "load" in options.parts:
             recognizer = Recognizer(decoder=options.decoder, gate=GateConfig())
@@ -293,6 +294,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--streams", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--workers", type=int, default=2, help="streams that the server steps at the same time")
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--decoder", choices=("greedy", "lm"), default="greedy")
