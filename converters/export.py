@@ -11,11 +11,13 @@ from typing import Any
 
 from edgeasr.bundle import ARCHIVE_SUFFIX, Bundle, write_bundle
 from edgeasr.bundle_manifest import plain_name
+from edgeasr.converters.board_fit import BoardFit, board_fit
 from edgeasr.converters.check import Parity, parity, recording_features
 from edgeasr.converters.fuse import fuse
 from edgeasr.converters.quantize import quantize_int8
 from edgeasr.converters.signature import Graph, graph_signature, graphs, in_chunks
 from edgeasr.converters.to_onnx import to_onnx
+from edgeasr.devices.profile import DeviceProfile
 from edgeasr.errors import BundleError, ConfigError
 from edgeasr.model import AcousticModel
 from edgeasr.train.checkpoint import Checkpoint
@@ -32,31 +34,37 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Export:
-    """What `export` made."""
+    """What `export` made, and how it fits the board that was named."""
 
     bundle: Bundle
     parities: Sequence[Parity]
+    fits: Sequence[BoardFit] = ()
 
     def size_bytes(self, artefact: str) -> int:
         """Of the files of one artefact."""
         return sum(self.bundle.files[name].size_bytes for name in self.bundle.artefacts[artefact].values())
 
 
-def export(
+def export(  # noqa: PLR0913 - each a choice of its own
     checkpoint: Checkpoint,
     output: Path,
     artefacts: Sequence[str] = ARTEFACTS,
     recording: Path = DEMO_RECORDING,
     report: Report = lambda _: None,
     chunk_lengths_ms: Sequence[int] = (),
+    device: DeviceProfile | None = None,
+    *,
+    force: bool = False,
 ) -> Export:
     """Write a bundle with these artefacts; the first is the default one.
 
     recording: speech on which every artefact is compared with torch, chunk by chunk
     report:    hears what is being done
     chunk_lengths_ms: of more step graphs, to run in longer or shorter chunks; each has all weights
+    device:    a board for which artefacts in ONNX are tried here and predicted there
+    force:     write the bundle although it differs from torch or does not fit the board
     raises: ConfigError for an unknown artefact or a length that chunks cannot have, BundleError where an artefact
-        does not match torch or the output is no place for a bundle (then nothing is written)
+        does not match torch, does not fit the board, or the output is no place for a bundle (then nothing is written)
     """
     unknown = sorted(set(artefacts) - set(KNOWN_ARTEFACTS))
     if unknown or not artefacts:
@@ -80,9 +88,25 @@ def export(
             model = AcousticModel(draft, backend=kind)
             for one, heard in zip(encoders, features, strict=True):
                 parities.append(parity(one, model.variant(threads=1, chunk_ms=one.config.chunk_ms), heard))
-    for result in parities:
-        result.enforce()
-    return Export(write_bundle(output, manifest, files), parities)
+        fits = _fits(draft, artefacts, device, recording, report)
+    if not force:
+        for result in parities:
+            result.enforce()
+        for fit in fits:
+            fit.enforce()
+    return Export(write_bundle(output, manifest, files), parities, fits)
+
+
+def _fits(
+    bundle: Bundle, artefacts: Sequence[str], device: DeviceProfile | None, recording: Path, report: Report
+) -> list[BoardFit]:
+    if device is None:
+        return []
+    found = []
+    for kind in artefacts:
+        report(f"trying {kind} for {device.title}")
+        found.append(board_fit(bundle, kind, device, recording))
+    return [one for one in found if one is not None]
 
 
 def _bundle_name(output: Path) -> str:

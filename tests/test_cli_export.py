@@ -1,7 +1,9 @@
 # ruff: noqa: E402 - torch is looked for before the modules that import it
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from runpy import run_path
 
@@ -14,6 +16,10 @@ from onnx import numpy_helper
 
 from edgeasr.bundle import Bundle
 from edgeasr.converters import export as export_module
+from edgeasr.converters.board_fit import BoardFit
+from edgeasr.devices import profile
+from edgeasr.devices.profile import device_profile
+from edgeasr.profile.prediction import Work, predict
 
 edgeasr = run_path(str(Path(__file__).with_name("scripted_model.py")))["edgeasr"]
 
@@ -97,7 +103,8 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 def test_the_clip_of_the_package_is_what_is_compared_on(exported, checkpoint, tmp_path, monkeypatch):
     called = []
 
-    def export(*arguments):
+    def export(*arguments, force):
+        assert not force
         called.append(arguments)
         return exported.made
 
@@ -118,3 +125,67 @@ def test_without_the_extra_it_is_named(tmp_path, arguments):
     assert done.stderr == (
         "edgeasr: error: got no package torch, wanted what edgeasr[train] brings: pip install edgeasr[train]\n"
     )
+
+
+class TestBoards:
+    @pytest.fixture
+    def small(self, monkeypatch):
+        """A Raspberry Pi 4 of 64 MB."""
+        board = replace(device_profile("rpi4"), memory_bytes=(64 << 20,))
+        monkeypatch.setattr(profile, "device_profile", lambda name: board)
+        return board
+
+    def test_what_a_board_recommends_is_made_and_predicted(self, exported, checkpoint, tmp_path):
+        arguments = ("--device", "rpi4", "--check-audio", exported.recording, "--json")
+        code, out, _ = edgeasr("export", checkpoint, "--output", tmp_path / "toy", *arguments)
+        assert code == 0
+        made = json.loads(out)
+        assert [row["artefact"] for row in made["artefacts"]] == ["onnx-int8"]
+        (fit,) = made["boards"]
+        assert (fit["device"], fit["real_time"], fit["fits_memory"]) == ("rpi4", True, True)
+        assert 20 < fit["resident_mb"] < 250
+        assert fit["rtf_predicted"] == pytest.approx(fit["step_ms_predicted"] / 160, abs=1e-4)
+        assert 0 < fit["step_ms_here"] < fit["step_ms_predicted"] * 100
+        assert Bundle.load(tmp_path / "toy").default_artefact == "onnx-int8"
+
+    def test_a_board_that_is_too_small_is_refused_and_nothing_written(self, exported, checkpoint, tmp_path, small):
+        arguments = ("--device", "rpi4", "--check-audio", exported.recording)
+        code, out, err = edgeasr("export", checkpoint, "--output", tmp_path / "toy", *arguments)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert re.search(
+            r"onnx-int8 takes \d+ MB, and Raspberry Pi 4 Model B has 64 MB, of which 50% may be taken", err
+        )
+        assert err.endswith("train a smaller model, name another board, or say --force\n")
+        assert not (tmp_path / "toy").exists()
+
+    def test_force_writes_it(self, exported, checkpoint, tmp_path, small):
+        arguments = ("--device", "rpi4", "--check-audio", exported.recording, "--force")
+        code, out, _ = edgeasr("export", checkpoint, "--output", tmp_path / "toy", *arguments)
+        assert code == 0
+        assert out.splitlines()[-2].endswith("does not fit")
+        assert Bundle.load(tmp_path / "toy").default_artefact == "onnx-int8"
+
+    def test_unknown_ones_are_answered_with_the_known(self, checkpoint, tmp_path):
+        code, out, err = edgeasr("export", checkpoint, "--output", tmp_path / "toy", "--device", "rpi9")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "got device 'rpi9', wanted one of rpi-zero2w, rpi3b-plus, rpi4, rpi5, jetson-nano" in err
+
+    @pytest.mark.parametrize(("seconds", "problem"), [(0.1, None), (1.7, "would take 1.7 s for a second of audio")])
+    def test_what_is_too_slow_does_not_fit(self, seconds, problem):
+        board = device_profile("rpi4")
+        work = Work(4_000_000, 8_000_000, 3_000_000, 15_000_000, 2_000_000, 30, 363, 50, 160.0, 100 << 20)
+        step = replace(predict(board, work), real_time_factor=seconds, real_time=seconds < 1)
+        found = BoardFit("onnx-int8", board, 1.0, 100.0, step).problem
+        assert found is None if problem is None else problem in found
+
+
+def test_a_target_is_one_artefact(exported, checkpoint, tmp_path):
+    arguments = ("--target", "onnx", "--check-audio", exported.recording)
+    assert edgeasr("export", checkpoint, "--output", tmp_path / "toy", *arguments).code == 0
+    assert list(Bundle.load(tmp_path / "toy").artefacts) == ["onnx-fp32"]
+    code, out, err = edgeasr(
+        "export", checkpoint, "--output", tmp_path / "b", "--target", "onnx", "--artefact", "onnx-int8"
+    )
+    assert (code, out) == (2, "")
+    assert "got --target onnx and --artefact, wanted one of both" in err
+    assert not (tmp_path / "b").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from enum import StrEnum
 from importlib import import_module
@@ -14,20 +14,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeasr.cli.export_table import fit_table, parity_rows, parity_table
 from edgeasr.cli.extras import needs_extra
-from edgeasr.cli.terminal import StatusLine, write_out
+from edgeasr.cli.terminal import StatusLine, print_note, write_out
 
 if TYPE_CHECKING:
     from edgeasr.bundle import Bundle
     from edgeasr.converters.export import Export
     from edgeasr.converters.to_c_array import CArray
+    from edgeasr.devices.profile import DeviceProfile
 
 
 class Target(StrEnum):
-    """What `edgeasr export` writes."""
+    """What `edgeasr export` writes: C arrays, or a bundle, all others with this artefact alone."""
 
     BUNDLE = "bundle"
     C_ARRAY = "c-array"
+    ONNX = "onnx"
+    ONNX_INT8 = "onnx-int8"
+    LITERT = "litert"
+    LITERT_INT8 = "litert-int8"
+
+    @property
+    def artefact(self) -> str | None:
+        """None where the artefacts are chosen otherwise."""
+        if self in (Target.BUNDLE, Target.C_ARRAY):
+            return None
+        return self.value if self.value.endswith("-int8") else f"{self.value}-fp32"
 
 
 def export(
@@ -40,7 +53,21 @@ def export(
             metavar="FILE", help="The folder to write, or a file whose name ends in .edgeasr; for c-array one in .h."
         ),
     ],
-    target: Annotated[Target, typer.Option(help="A bundle, or a C header for firmware.")] = Target.BUNDLE,
+    target: Annotated[
+        Target,
+        typer.Option(help="A bundle, with the artefact of this name alone if it is one's, or a C header for firmware."),
+    ] = Target.BUNDLE,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="A board, as `edgeasr devices list` has it: what its profile recommends is made, tried here and "
+            "predicted there, and refused where it would not fit.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write it although it differs from the original or does not fit.")
+    ] = False,
     artefact: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,16 +112,42 @@ def export(
             raise typer.BadParameter("--chunk-ms is for --target bundle")
         if beside:
             raise typer.BadParameter("--checkpoint is for --target bundle")
+        if device or force:
+            raise typer.BadParameter("--device and --force are for bundles")
         _export_c_arrays(checkpoint, output, artefact or (), check_audio, json=json)
         return
-    made = _export_bundle(checkpoint, output, artefact, check_audio, chunk_ms or ())
+    if target.artefact and artefact:
+        raise typer.BadParameter(f"got --target {target.value} and --artefact, wanted one of both")
+    board = _board(device)
+    kinds = [target.artefact] if target.artefact else artefact
+    if board and not kinds:
+        kinds = [recommended_artefact(board)]
+    lengths = [*([board.recommended.chunk_ms] if board else []), *(chunk_ms or ())]
+    made = _export_bundle(checkpoint, output, kinds, check_audio, lengths, board, force=force)
     if beside:
         _write_beside(checkpoint, beside, made.bundle)
-    rows = list(_rows(made))
+    rows = list(parity_rows(made))
     if json:
-        write_out(jsonlib.dumps({"bundle": str(made.bundle.path), "artefacts": rows}, allow_nan=False) + "\n")
-    else:
-        write_out(_table(rows) + f"Wrote {made.bundle.path}\n")
+        found: dict[str, Any] = {"bundle": str(made.bundle.path), "artefacts": rows}
+        found |= {"boards": [{"artefact": fit.artefact} | fit.to_dict() for fit in made.fits]} if board else {}
+        write_out(jsonlib.dumps(found, allow_nan=False) + "\n")
+        return
+    if board and not made.fits:
+        print_note(f"no time is predicted for {', '.join(kinds or ())}: only ONNX's operators can be counted")
+    write_out(parity_table(rows) + fit_table(made.fits) + f"Wrote {made.bundle.path}\n")
+
+
+def _board(name: str | None) -> DeviceProfile | None:
+    """errors: ConfigError that lists the known ones"""
+    from edgeasr.devices.profile import device_profile
+
+    return device_profile(name) if name is not None else None
+
+
+def recommended_artefact(board: DeviceProfile) -> str:
+    """What its profile recommends, by the name that bundles have for it."""
+    wanted = board.recommended
+    return f"{'litert' if wanted.backend == 'litert' else 'onnx'}-{wanted.precision}"
 
 
 def _export_bundle(
@@ -103,6 +156,9 @@ def _export_bundle(
     artefacts: Sequence[str] | None,
     check_audio: Path | None,
     chunk_lengths_ms: Sequence[int] = (),
+    device: DeviceProfile | None = None,
+    *,
+    force: bool = False,
 ) -> Export:
     with needs_extra("train"):
         from edgeasr.converters.export import ARTEFACTS, DEMO_RECORDING
@@ -116,7 +172,9 @@ def _export_bundle(
     loaded = Checkpoint.load(checkpoint)
     with StatusLine(sys.stderr) as status:
         speech = check_audio or DEMO_RECORDING
-        return export_checkpoint(loaded, output, artefacts or ARTEFACTS, speech, status.show, chunk_lengths_ms)
+        return export_checkpoint(
+            loaded, output, artefacts or ARTEFACTS, speech, status.show, chunk_lengths_ms, device, force=force
+        )
 
 
 def _write_beside(checkpoint: Path, path: Path, bundle: Bundle) -> None:
@@ -163,31 +221,3 @@ def _array_table(arrays: Sequence[CArray]) -> str:
     cells += [(array.name, str(len(array.content)), f"{array.sha256[:12]}…") for array in arrays]
     name, size = (max(len(row[column]) for row in cells) for column in (0, 1))
     return "".join(f"{row[0].ljust(name)}  {row[1].rjust(size)}  {row[2]}\n" for row in cells)
-
-
-def _rows(made: Export) -> Iterable[dict[str, Any]]:
-    """A row an artefact."""
-    for parity in made.parities:
-        yield {
-            "artefact": parity.artefact,
-            "chunk_ms": parity.chunk_ms,
-            "size_mb": round(made.size_bytes(parity.artefact) / 1e6, 2),
-            "chunks": parity.chunks,
-            "max_difference": parity.max_difference,
-            "snr_db": round(parity.snr_db, 1),
-            "agreement": round(parity.agreement, 4),
-        }
-
-
-def _table(rows: Iterable[Mapping[str, Any]]) -> str:
-    cells = [("artefact", "size", "chunks", "of", "max diff", "SNR", "agreement")]
-    for row in rows:
-        size, length = f"{row['size_mb']:.2f} MB", f"{row['chunk_ms']} ms"
-        compared = (f"{row['max_difference']:.1e}", f"{row['snr_db']:.1f} dB", f"{row['agreement']:.2%}")
-        cells.append((row["artefact"], size, str(row["chunks"]), length, *compared))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = (
-        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        for line in cells
-    )
-    return "".join("  ".join(line) + "\n" for line in lines)
