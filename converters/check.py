@@ -38,6 +38,8 @@ TOLERANCES = {
     "onnx-int8": Tolerance(max_difference=1.0, min_snr_db=15.0, min_agreement=0.95),
 }
 TOLERANCES |= {"litert-fp32": TOLERANCES["onnx-fp32"], "litert-int8": TOLERANCES["onnx-int8"]}
+TOLERANCES |= {"tensorrt-fp32": TOLERANCES["onnx-fp32"], "tensorrt-int8": TOLERANCES["onnx-int8"]}
+TOLERANCES["tensorrt-fp16"] = Tolerance(max_difference=0.2, min_snr_db=35.0, min_agreement=0.98)
 
 
 @dataclass(frozen=True)

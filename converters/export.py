@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,6 +16,10 @@ from edgeasr.converters.check import Parity, parity, recording_features
 from edgeasr.converters.fuse import fuse
 from edgeasr.converters.quantize import quantize_int8
 from edgeasr.converters.signature import Graph, graph_signature, graphs, in_chunks
+from edgeasr.converters.tensorrt_artefacts import FOR_TENSORRT_10, TensorrtOptions, calibrated, tensorrt_forms
+from edgeasr.converters.tensorrt_artefacts import KINDS as TENSORRT_KINDS
+from edgeasr.converters.tensorrt_artefacts import PREFIX as TENSORRT
+from edgeasr.converters.tensorrt_calibration import Feed
 from edgeasr.converters.to_onnx import to_onnx
 from edgeasr.devices.profile import DeviceProfile
 from edgeasr.errors import BundleError, ConfigError
@@ -23,11 +27,11 @@ from edgeasr.model import AcousticModel
 from edgeasr.train.checkpoint import Checkpoint
 
 ARTEFACTS = ("onnx-int8", "onnx-fp32")  # what is made where nothing else is asked for
-KNOWN_ARTEFACTS = (*ARTEFACTS, "litert-int8", "litert-fp32")
+KNOWN_ARTEFACTS = (*ARTEFACTS, "litert-int8", "litert-fp32", *TENSORRT_KINDS)
 WEIGHTS_LICENCE = "CC-BY-4.0"
 DEMO_RECORDING = Path(str(resources.files("edgeasr"))) / "models" / "demo.flac"
 
-_SUFFIXES = {"onnx": ".onnx", "litert": ".tflite"}
+_SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "tensorrt": ".tensorrt.onnx"}
 
 Report = Callable[[str], None]
 
@@ -55,6 +59,7 @@ def export(  # noqa: PLR0913 - each a choice of its own
     device: DeviceProfile | None = None,
     *,
     force: bool = False,
+    tensorrt: TensorrtOptions = FOR_TENSORRT_10,
 ) -> Export:
     """Write a bundle with these artefacts; the first is the default one.
 
@@ -63,6 +68,7 @@ def export(  # noqa: PLR0913 - each a choice of its own
     chunk_lengths_ms: of more step graphs, to run in longer or shorter chunks; each has all weights
     device:    a board for which artefacts in ONNX are tried here and predicted there
     force:     write the bundle although it differs from torch or does not fit the board
+    tensorrt:  what the artefacts for TensorRT are made for
     raises: ConfigError for an unknown artefact or a length that chunks cannot have, BundleError where an artefact
         does not match torch, does not fit the board, or the output is no place for a bundle (then nothing is written)
     """
@@ -77,7 +83,13 @@ def export(  # noqa: PLR0913 - each a choice of its own
     encoders = [in_chunks(encoder, length) for length in lengths]
     made = graphs(encoder, lengths[1:])
     features = [recording_features(recording, one) for one in encoders]
-    files, parts = _serialise(made, artefacts, report)
+
+    def in_fp32(path: Path) -> Bundle:
+        exact, exact_parts = _serialise(made, ["onnx-fp32"], report, tensorrt, {})
+        return write_bundle(path, {"name": name, **_manifest(checkpoint, made, exact_parts)}, exact)
+
+    feeds = calibrated(tensorrt, artefacts, in_fp32, "onnx-fp32")
+    files, parts = _serialise(made, artefacts, report, tensorrt, feeds)
     manifest = {"name": name, **_manifest(checkpoint, made, parts)}
     with tempfile.TemporaryDirectory() as folder:
         # Compared as it will be loaded, before anything is put at `output`.
@@ -117,14 +129,18 @@ def _bundle_name(output: Path) -> str:
 
 
 def _serialise(
-    made: Sequence[Graph], artefacts: Sequence[str], report: Report
+    made: Sequence[Graph],
+    artefacts: Sequence[str],
+    report: Report,
+    tensorrt: TensorrtOptions,
+    feeds: Mapping[str, Sequence[Feed]],
 ) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
     """File contents by name, and the files of each artefact by part."""
     files: dict[str, bytes] = {}
     parts: dict[str, dict[str, str]] = {kind: {} for kind in artefacts}
     for graph in made:
         report(f"exporting the {graph.name} graph")
-        for kind, content in _forms(graph, artefacts):
+        for kind, content in (*_forms(graph, artefacts), *_for_tensorrt(graph, artefacts, tensorrt, feeds)):
             name = f"{graph.name}.{kind.split('-')[1]}{_SUFFIXES[kind.split('-')[0]]}"
             files[name] = content
             parts[kind][graph.name] = name
@@ -136,8 +152,17 @@ def _forms(graph: Graph, artefacts: Sequence[str]) -> Iterator[tuple[str, bytes]
     onnx = fuse(to_onnx(graph)) if any(kind.startswith("onnx-") for kind in artefacts) else b""
     litert = _to_litert(graph) if any(kind.startswith("litert-") for kind in artefacts) else b""
     for kind in artefacts:
+        if kind.startswith(TENSORRT):
+            continue
         exact, quantize = (onnx, quantize_int8) if kind.startswith("onnx-") else (litert, _quantize_litert)
         yield kind, quantize(exact) if kind.endswith("-int8") else exact
+
+
+def _for_tensorrt(
+    graph: Graph, artefacts: Sequence[str], options: TensorrtOptions, feeds: Mapping[str, Sequence[Feed]]
+) -> Iterator[tuple[str, bytes]]:
+    kinds = [kind for kind in artefacts if kind.startswith(TENSORRT)]
+    return tensorrt_forms(graph, kinds, options.version, feeds) if kinds else iter(())
 
 
 def _to_litert(graph: Graph) -> bytes:

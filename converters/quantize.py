@@ -16,7 +16,7 @@ def quantize_int8(model: bytes) -> bytes:
 
     The range is reduced to 7 bits: without VNNI, x86 adds pairs of products in 16 bits, which would saturate.
     """
-    with tempfile.TemporaryDirectory() as folder, _without_advice():
+    with tempfile.TemporaryDirectory() as folder, without_advice():
         source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
         source.write_bytes(model)
         quantize_dynamic(
@@ -31,7 +31,7 @@ def quantize_int8(model: bytes) -> bytes:
 
 
 @contextmanager
-def _without_advice() -> Iterator[None]:
+def without_advice() -> Iterator[None]:
     """The quantiser advises through the root logger to pre-process graphs, which makes these slower; not heard here."""
     root, unheard = logging.getLogger(), logging.NullHandler()
     root.addHandler(unheard)  # without any handler, logging would install one for good

@@ -18,6 +18,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
+from edgeasr.converters.quantize import without_advice
 from edgeasr.converters.signature import Graph
 from edgeasr.converters.tensorrt_opset13 import to_opset13
 from edgeasr.converters.to_onnx import to_onnx
@@ -78,7 +79,7 @@ def to_qdq_int8(model: bytes, calibration: Sequence[Feed]) -> bytes:
         )
     loaded = onnx.load_from_string(model)
     _name_nodes(loaded)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, without_advice():
         source, target = Path(folder, "fp32.onnx"), Path(folder, "int8.onnx")
         onnx.save(loaded, source)
         quantize_static(

@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from edgeasr.bundle import Bundle
 from edgeasr.converters import export as export_module
 from edgeasr.converters.board_fit import BoardFit
+from edgeasr.converters.tensorrt_artefacts import TensorrtOptions
 from edgeasr.devices import profile
 from edgeasr.devices.profile import device_profile
 from edgeasr.profile.prediction import Work, predict
@@ -103,8 +104,9 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 def test_the_clip_of_the_package_is_what_is_compared_on(exported, checkpoint, tmp_path, monkeypatch):
     called = []
 
-    def export(*arguments, force):
+    def export(*arguments, force, tensorrt):
         assert not force
+        assert tensorrt == TensorrtOptions("10", [])
         called.append(arguments)
         return exported.made
 

@@ -34,12 +34,15 @@ class Target(StrEnum):
     ONNX_INT8 = "onnx-int8"
     LITERT = "litert"
     LITERT_INT8 = "litert-int8"
+    TENSORRT = "tensorrt"
 
     @property
     def artefact(self) -> str | None:
         """None where the artefacts are chosen otherwise."""
         if self in (Target.BUNDLE, Target.C_ARRAY):
             return None
+        if self is Target.TENSORRT:
+            return "tensorrt-fp16"
         return self.value if self.value.endswith("-int8") else f"{self.value}-fp32"
 
 
@@ -65,6 +68,13 @@ def export(
             "predicted there, and refused where it would not fit.",
         ),
     ] = None,
+    tensorrt: Annotated[
+        str, typer.Option(metavar="10|8.2", help="The release that artefacts for TensorRT are for: 8.2 is JetPack 4's.")
+    ] = "10",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="MANIFEST", help="Speech, some minutes of it, that sets the scales of tensorrt-int8."),
+    ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write it although it differs from the original or does not fit.")
     ] = False,
@@ -72,9 +82,9 @@ def export(
         list[str] | None,
         typer.Option(
             metavar="KIND",
-            help="onnx-int8, onnx-fp32, litert-int8 or litert-fp32, again for more; the first is the default one, both "
-            "of ONNX are made without. LiteRT's need edgeasr[litert-export]. For c-array any kind of the "
-            "bundle, and front-end for the tables of the features.",
+            help="onnx-, litert- or tensorrt-, then int8 or fp32, or tensorrt-fp16; again for more. The first is the "
+            "default one; both of ONNX are made without. LiteRT's need edgeasr[litert-export]. For c-array any kind of "
+            "the bundle, and front-end for the tables of the features.",
         ),
     ] = None,
     chunk_ms: Annotated[
@@ -123,7 +133,9 @@ def export(
     if board and not kinds:
         kinds = [recommended_artefact(board)]
     lengths = [*([board.recommended.chunk_ms] if board else []), *(chunk_ms or ())]
-    made = _export_bundle(checkpoint, output, kinds, check_audio, lengths, board, force=force)
+    made = _export_bundle(
+        checkpoint, output, kinds, check_audio, lengths, board, force=force, tensorrt=tensorrt, calibration=calibration
+    )
     if beside:
         _write_beside(checkpoint, beside, made.bundle)
     rows = list(parity_rows(made))
@@ -159,21 +171,34 @@ def _export_bundle(
     device: DeviceProfile | None = None,
     *,
     force: bool = False,
+    tensorrt: str = "10",
+    calibration: Path | None = None,
 ) -> Export:
     with needs_extra("train"):
         from edgeasr.converters.export import ARTEFACTS, DEMO_RECORDING
         from edgeasr.converters.export import export as export_checkpoint
+        from edgeasr.converters.tensorrt_artefacts import TensorrtOptions
+        from edgeasr.manifest import read_manifest
         from edgeasr.train.checkpoint import Checkpoint
 
     if any(kind.startswith("litert-") for kind in artefacts or ()):
         with needs_extra("litert-export"):
             import_module("edgeasr.converters.to_litert")
 
+    recordings = [one.path for one in read_manifest(calibration)] if calibration else []
     loaded = Checkpoint.load(checkpoint)
     with StatusLine(sys.stderr) as status:
         speech = check_audio or DEMO_RECORDING
         return export_checkpoint(
-            loaded, output, artefacts or ARTEFACTS, speech, status.show, chunk_lengths_ms, device, force=force
+            loaded,
+            output,
+            artefacts or ARTEFACTS,
+            speech,
+            status.show,
+            chunk_lengths_ms,
+            device,
+            force=force,
+            tensorrt=TensorrtOptions(tensorrt, recordings),
         )
 
 
