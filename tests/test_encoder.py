@@ -424,7 +424,7 @@ def test_presets_have_the_parameters_of_their_class(name, low, high):
 
 
 def without_gradient(encoder, frames):
-    """Parameters for which a step of training on recordings of so many frames computes no gradient, or zero."""
+    """Parameters for which a step of training on recordings of so many frames computes no gradient, or rounding."""
     emissions = encoder.train()(features(frames))
     targets, lengths = torch.randint(1, VOCABULARY, (2, 2)), torch.tensor([2, 1])
     frame_counts = torch.full((2,), frames)
@@ -435,7 +435,7 @@ def without_gradient(encoder, frames):
     none = {name for name, gradient in gradients.items() if gradient is None}
     # A score that is the same for all vectors of a segment changes nothing: its gradient is rounding.
     named = {name: gradient for name, gradient in gradients.items() if not name.endswith("score.bias")}
-    return none, {name for name, gradient in named.items() if name not in none and not gradient.any()}
+    return none, {name for name, gradient in named.items() if name not in none and gradient.abs().max() < 1e-7}
 
 
 def test_gradients_reach_every_parameter(encoder):

@@ -189,9 +189,10 @@ class TestPronunciations:
         }
 
 
-def test_compiling_hundreds_of_rules_takes_less_than_a_second(model):
+def test_compiling_hundreds_of_rules_takes_no_minutes(model):
+    # `edgeasr bench grammar` says how long; here a bound that only work beyond all proportion breaks.
     assert len(many_rules_grammar(300).rules) == 600
-    assert compile_s(model, lambda: many_rules_grammar(300)) < 1.0
+    assert compile_s(model, lambda: many_rules_grammar(300)) < 30
 
 
 def test_a_grammar_stays_as_it_is_where_effort_is_spared(model, small_grammar):

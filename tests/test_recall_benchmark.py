@@ -133,8 +133,11 @@ def test_accuracy_counts_answers_that_are_right(monkeypatch):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_gradients_are_those_of_a_difference(name):
-    model = built(name)
+    # Some gradients are so small that differences in 32 bits are rounding; the encoder knows no others.
+    dtype = torch.float32 if name == "hierarchy" else torch.float64
+    model = built(name).to(dtype)
     streams = TASK.at_distance(20, 1, torch.Generator().manual_seed(2020))
+    streams = streams._replace(inputs=streams.inputs.to(dtype))
 
     def log_odds(x):
         given = answers(model(x), streams.asked_at[:, :1])[0, 0].softmax(0)[streams.answer[0, 0]]
