@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test litert soak lint format clean
+.PHONY: help demo setup test test-arm litert soak lint format clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -20,6 +20,8 @@ TEST_PACKAGES := $(if $(PACKAGES),espeak-ng flite libasound2-plugins pulseaudio 
 # Compilers and an emulator for the firmware. What is missing of them is skipped by the tests.
 FIRMWARE_PACKAGES := $(if $(PACKAGES),gcc g++ libc6-dev make clang libclang-rt-dev gcovr gcc-arm-none-eabi \
     libnewlib-arm-none-eabi gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-arm)
+# Roots of boards, and what emulates their processors.
+ARM_PACKAGES := $(if $(PACKAGES),mmdebstrap qemu-user-static)
 VENV_PACKAGE := $(if $(PACKAGES),python3-venv)
 
 # A build of PyTorch without CUDA: only those have versions that end in +cpu.
@@ -31,7 +33,7 @@ SOAKS := soak soak_memory soak_live soak_microphone soak_rates kill_store kill_s
     soak_wyoming
 
 help: ## say what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/demo-is-set-up ## set up what a board needs and transcribe the bundled clip
 	@echo '$$ $(BIN)/edgeasr transcribe $(CLIP)'
@@ -42,6 +44,11 @@ setup: $(VENV)/tests-are-set-up ## set up what development and the tests need
 
 test: lint ## check style and types, then run all tests
 	$(BIN)/pytest
+
+test-arm: $(VENV)/tests-are-set-up ## install and hear speech on emulated Cortex-A53, A72 and A76 cores
+	@.ci/apt-install $(ARM_PACKAGES)
+	$(BIN)/python tests/emulated_board.py
+	$(BIN)/pytest tests/test_arm.py
 
 litert: $(LITERT_VENV)/is-set-up ## set up what `edgeasr export` needs for LiteRT, apart from the rest (2 GB)
 

@@ -1,0 +1,162 @@
+"""Boards under emulation hear what this machine hears; `make test-arm` makes their roots."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+
+import pytest
+
+from edgeasr.bundle import Bundle, default_bundle, replace_in_bundle
+
+emulated_board = SimpleNamespace(**run_path(str(Path(__file__).with_name("emulated_board.py"))))
+PI_64, run = emulated_board.PI_64, emulated_board.run
+
+BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "edgeasr", "converters", "firmware_bridge", "devices")
+UTTERANCES = 2  # of dev, the shortest that are longer than 3 s: an emulated core takes several times their length
+WORDS = (
+    "it was the first time that she had seen the old house\n"
+    "there was a man in the house and he had a great deal of money\n"
+)
+
+# Packages of an extracted root are not configured, and dpkg knows none of them: apt-get writes down what it is asked.
+APT_GET = '#!/bin/sh\necho "$@" >> /root/apt-get\n'
+
+
+@pytest.fixture(scope="module")
+def wheel(repository, tmp_path_factory):
+    """The project's wheel, built from a copy of the tree."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in BUILT_FROM:
+        ignored = shutil.ignore_patterns("__pycache__")
+        if (repository / name).is_dir():
+            shutil.copytree(repository / name, source / name, ignore=ignored)
+        else:
+            shutil.copy(repository / name, source / name)
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps")
+    subprocess.run((*pip, "--no-build-isolation", "--wheel-dir", target, source), check=True, capture_output=True)
+    return next(target.glob("edgeasr-*.whl"))
+
+
+def install(board, core, wheel, home, environment):
+    """What install.sh says, run in the root without a network."""
+    if reason := emulated_board.unusable(board):
+        pytest.skip(reason)
+    program = home / "apt-get-of-test"
+    program.write_text(APT_GET)
+    program.chmod(0o755)
+    script = emulated_board.REPOSITORY / "devices" / "install.sh"
+    binds = {
+        home: "/root",
+        program: "/usr/local/bin/apt-get",
+        script: "/mnt/install.sh",
+        board.wheelhouse: "/mnt/wheels",
+        wheel: f"/mnt/{wheel.name}",
+    }
+    command = ("sh", "/mnt/install.sh", "/root/e", "--no-index", "--find-links", "/mnt/wheels", "--no-compile")
+    given = {"INSTALL_PACKAGE": f"/mnt/{wheel.name}"} | environment
+    return run(board, core, command, binds, given)
+
+
+@pytest.fixture(scope="module")
+def speech_files(repository, tmp_path_factory):
+    """The bundled clip, and short utterances of dev where they lie."""
+    files = [repository / "edgeasr" / "models" / "demo.flac"]
+    manifest = repository.parent / "shared" / "speech" / "dev.jsonl"
+    if manifest.is_file():
+        entries = [json.loads(line) for line in manifest.read_text().splitlines()]
+        chosen = sorted((entry for entry in entries if entry["duration"] > 3), key=lambda entry: entry["duration"])
+        files += [manifest.parent / entry["audio_filepath"] for entry in chosen[:UTTERANCES]]
+    return files
+
+
+def heard_here(files, model):
+    """By this machine, a text a file."""
+    command = [sys.executable, "-c", "from edgeasr.cli.start import main; main()", "transcribe"]
+    done = subprocess.run(
+        [*command, *files, "--model", model], check=False, capture_output=True, text=True, env=os.environ
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def heard_there(board, core, home, files, model):
+    binds = {home: "/root", model: "/mnt/model"} | {file: f"/mnt/speech/{file.name}" for file in files}
+    places = [f"/mnt/speech/{file.name}" for file in files]
+    done = run(board, core, ["/root/e/bin/edgeasr", "transcribe", *places, "--model", "/mnt/model"], binds)
+    assert done.returncode == 0, done.stderr
+    # Several files are each announced by the path that was given.
+    for file, place in zip(files, places, strict=True):
+        done.stdout = done.stdout.replace(place, str(file))
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def pi_64(wheel, tmp_path_factory):
+    """A board after install.sh: its home, and what the script said."""
+    home = tmp_path_factory.mktemp("pi64")
+    done = install(PI_64, "cortex-a72", wheel, home, {})
+    assert done.returncode == 0, done.stderr + done.stdout
+    return SimpleNamespace(home=home, said=done.stdout)
+
+
+@pytest.fixture(scope="module")
+def litert_bundle(repository, tmp_path_factory):
+    """The shipped weights for LiteRT, with the shipped language model."""
+    program = repository / ".venv-litert" / "bin" / "edgeasr"
+    if not (repository / ".venv-litert" / "is-set-up").exists():
+        pytest.skip("litert-torch is not set up: `make litert` does it")
+    folder = tmp_path_factory.mktemp("litert") / "tiny-en-litert"
+    checkpoint = repository / "edgeasr" / "models" / "tiny-en.safetensors"
+    command = (program, "export", checkpoint, "--artefact", "litert-int8", "--output", folder)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return with_words(folder)
+
+
+def with_words(folder: Path) -> Path:
+    """The bundle with the language model of the shipped one."""
+    shipped = Bundle.load(default_bundle())
+    entry = json.loads((shipped.path / "manifest.json").read_text())["language_model"]
+    replace_in_bundle(folder, folder, {"language_model": entry}, {entry["file"]: shipped.path / entry["file"]})
+    return folder
+
+
+def test_install_asks_for_the_packages_and_hears_the_clip(pi_64):
+    asked = (pi_64.home / "apt-get").read_text().split()
+    assert asked[-2:] == ["python3-venv", "libportaudio2"]
+    assert WORDS in pi_64.said
+    assert "edgeasr doctor" in pi_64.said
+
+
+@pytest.mark.parametrize("core", emulated_board.cores(PI_64))
+def test_onnx_int8_hears_what_this_machine_hears(pi_64, speech_files, core):
+    model = default_bundle()
+    here = heard_here(speech_files, model)
+    assert WORDS.splitlines()[0] in here
+    assert heard_there(PI_64, core, pi_64.home, speech_files, model) == here
+
+
+@pytest.mark.parametrize("core", emulated_board.cores(PI_64))
+def test_litert_int8_hears_what_this_machine_hears(pi_64, litert_bundle, speech_files, core):
+    pip = ("/root/e/bin/python", "-m", "pip", "install", "--quiet", "--no-index", "--find-links", "/mnt/wheels")
+    binds = {pi_64.home: "/root", PI_64.wheelhouse: "/mnt/wheels"}
+    done = run(PI_64, core, (*pip, "--no-compile", "ai-edge-litert"), binds)
+    assert done.returncode == 0, done.stderr
+    here = heard_here(speech_files, litert_bundle)
+    assert WORDS.splitlines()[0] in here
+    assert heard_there(PI_64, core, pi_64.home, speech_files, litert_bundle) == here
+
+
+def test_an_emulated_core_is_seen_as_the_board_that_it_is(pi_64):
+    doctor = run(PI_64, "cortex-a53", ["/root/e/bin/edgeasr", "doctor", "--json"], {pi_64.home: "/root"})
+    findings = {finding["name"]: finding for finding in json.loads(doctor.stdout)["findings"]}
+    assert findings["packages"]["status"] == "ok", findings["packages"]
+    assert findings["wheels"]["status"] == "ok", findings["wheels"]
+    assert "aarch64" in findings["wheels"]["found"]
+    assert findings["measured"]["status"] in ("ok", "warn", "fail")
+    assert "27 words" in findings["measured"]["found"] or "words" in findings["measured"]["found"]
