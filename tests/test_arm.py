@@ -158,5 +158,3 @@ def test_an_emulated_core_is_seen_as_the_board_that_it_is(pi_64):
     assert findings["packages"]["status"] == "ok", findings["packages"]
     assert findings["wheels"]["status"] == "ok", findings["wheels"]
     assert "aarch64" in findings["wheels"]["found"]
-    assert findings["measured"]["status"] in ("ok", "warn", "fail")
-    assert "27 words" in findings["measured"]["found"] or "words" in findings["measured"]["found"]

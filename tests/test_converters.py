@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="export needs the extra `train`")
 import onnx
 from onnx import numpy_helper
 
-from edgeasr.bundle import Bundle
+from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.converters import export as export_module
 from edgeasr.converters.check import TOLERANCES, Parity, parity, recording_features
 from edgeasr.converters.export import ARTEFACTS, export
@@ -381,3 +381,15 @@ def test_a_checkpoint_file_becomes_a_bundle(ready, tmp_path):
     made = export(Checkpoint.load(tmp_path / "best.safetensors"), tmp_path / "model", recording=ready.recording)
     assert made.bundle.files == ready.bundle.files
     assert json.loads((tmp_path / "model" / "manifest.json").read_text())["format_version"] == 1
+
+
+def test_weights_in_int8_leave_room_for_two_products_in_16_bits():
+    # Without VNNI, x86 adds pairs of products with unsigned activations in 16 bits: 2 x 255 x 64 fits, x 127 does not.
+    for path in Bundle.load(default_bundle()).artefact("onnx-int8").values():
+        weights = [
+            numpy_helper.to_array(tensor)
+            for tensor in onnx.load(path).graph.initializer
+            if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1
+        ]
+        assert weights
+        assert max(np.abs(tensor.astype(int)).max() for tensor in weights) <= 64
