@@ -51,7 +51,7 @@ class BoardFit:
         if not self.predicted.fits_memory:
             return (
                 f"{self.artefact} takes {self.resident_mb:.0f} MB, and {board.title} has "
-                f"{min(board.memory_bytes) / 2**20:.0f} MB, of which {MEMORY_SHARE:.0%} may be taken"
+                f"{min(board.memory_bytes) / 1e6:.0f} MB, of which {MEMORY_SHARE:.0%} may be taken"
             )
         if not self.predicted.real_time:
             return (
@@ -94,7 +94,7 @@ def board_fit(bundle: Bundle, artefact: str, device: DeviceProfile, recording: P
     model = AcousticModel(bundle, backend=artefact, threads=threads)
     step = profile_model(model, bundle, recording, quick=True).step
     resident_mb = _resident_mb(bundle, artefact, threads, recording)
-    work = step_work(step, model.config.chunk_ms, round(resident_mb * 2**20))
+    work = step_work(step, model.config.chunk_ms, round(resident_mb * 1e6))
     return BoardFit(artefact, device, step.step_us / 1e3, resident_mb, predict(device, work, threads))
 
 
