@@ -190,4 +190,7 @@ def test_a_target_is_one_artefact(exported, checkpoint, tmp_path):
     )
     assert (code, out) == (2, "")
     assert "got --target onnx and --artefact, wanted one of both" in err
+    code, out, err = edgeasr("export", checkpoint, "--output", tmp_path / "b", "--calibration", "train.jsonl")
+    assert (code, out) == (2, "")
+    assert "--calibration is for --artefact tensorrt-int8" in err
     assert not (tmp_path / "b").exists()

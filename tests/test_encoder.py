@@ -435,7 +435,7 @@ def without_gradient(encoder, frames):
     none = {name for name, gradient in gradients.items() if gradient is None}
     # A score that is the same for all vectors of a segment changes nothing: its gradient is rounding.
     named = {name: gradient for name, gradient in gradients.items() if not name.endswith("score.bias")}
-    return none, {name for name, gradient in named.items() if name not in none and gradient.abs().max() < 1e-7}
+    return none, {name for name, gradient in named.items() if name not in none and gradient.abs().max() < 1e-8}
 
 
 def test_gradients_reach_every_parameter(encoder):

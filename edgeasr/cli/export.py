@@ -126,12 +126,8 @@ def export(
             raise typer.BadParameter("--device and --force are for bundles")
         _export_c_arrays(checkpoint, output, artefact or (), check_audio, json=json)
         return
-    if target.artefact and artefact:
-        raise typer.BadParameter(f"got --target {target.value} and --artefact, wanted one of both")
     board = _board(device)
-    kinds = [target.artefact] if target.artefact else artefact
-    if board and not kinds:
-        kinds = [recommended_artefact(board)]
+    kinds = _kinds(target, artefact, calibration, board)
     lengths = [*([board.recommended.chunk_ms] if board else []), *(chunk_ms or ())]
     made = _export_bundle(
         checkpoint, output, kinds, check_audio, lengths, board, force=force, tensorrt=tensorrt, calibration=calibration
@@ -147,6 +143,19 @@ def export(
     if board and not made.fits:
         print_note(f"no time is predicted for {', '.join(kinds or ())}: only ONNX's operators can be counted")
     write_out(parity_table(rows) + fit_table(made.fits) + f"Wrote {made.bundle.path}\n")
+
+
+def _kinds(
+    target: Target, artefact: list[str] | None, calibration: Path | None, board: DeviceProfile | None
+) -> list[str] | None:
+    """The artefacts that are wanted; None for the usual ones."""
+    if calibration and "tensorrt-int8" not in (artefact or ()):
+        raise typer.BadParameter("--calibration is for --artefact tensorrt-int8")
+    if target.artefact and artefact:
+        raise typer.BadParameter(f"got --target {target.value} and --artefact, wanted one of both")
+    if target.artefact:
+        return [target.artefact]
+    return artefact or ([recommended_artefact(board)] if board else None)
 
 
 def _board(name: str | None) -> DeviceProfile | None:

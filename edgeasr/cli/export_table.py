@@ -33,12 +33,7 @@ def parity_table(rows: Iterable[Mapping[str, Any]]) -> str:
         size, length = f"{row['size_mb']:.2f} MB", f"{row['chunk_ms']} ms"
         compared = (f"{row['max_difference']:.1e}", f"{row['snr_db']:.1f} dB", f"{row['agreement']:.2%}")
         cells.append((row["artefact"], size, str(row["chunks"]), length, *compared))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = (
-        [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))]
-        for line in cells
-    )
-    return "".join("  ".join(line) + "\n" for line in lines)
+    return "".join(f"{line}\n" for line in columns(cells, "<>>>>>>"))
 
 
 def fit_table(fits: Iterable[BoardFit]) -> str:

@@ -60,7 +60,7 @@ def needs_of(command: str, values: Mapping[str, Any], name: str = "edgeasr-serve
         if not path.is_absolute():
             raise ServiceError(f"got {option} {path} for a service, wanted an absolute path: {path.absolute()}")
     # What --exec and pipe: run may want the network.
-    actions = any(values.get(name) for name in ("exec", "webhook", "mqtt")) or source.startswith("pipe:")
+    actions = any(values.get(option) for option in ("exec", "webhook", "mqtt")) or source.startswith("pipe:")
     elsewhere = actions or scheme not in ("", "serial")
     return Needs(
         network=command == "serve" or elsewhere,

@@ -150,7 +150,7 @@ class Unit:
         lines = [f"ReadWritePaths=-{quoted(str(path))}" for path in self.writable]
         if self.scope == "system" and self.arguments[0] == "serve":
             # For the socket of --wyoming; the manager removes it when the service ends.
-            lines += [f"RuntimeDirectory={runtime_folder(self.name).name}"]
+            lines += [f"RuntimeDirectory={self.name}"]
         if self.scope == "system" and self.run_as is None:
             lines += [
                 f"StateDirectory={STATE_FOLDER}",
