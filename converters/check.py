@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from edgeasr.converters.artefacts import KINDS
 from edgeasr.encoder import Encoder
 from edgeasr.errors import BundleError
 from edgeasr.features import LogMel
@@ -20,26 +21,6 @@ Floats = NDArray[np.float32]
 Outputs = tuple[Floats, ...]
 
 _LONGEST_S = 60.0
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What an artefact may differ from torch by."""
-
-    max_difference: float  # of a probability
-    min_snr_db: float  # of log-probabilities
-    min_agreement: float  # share of frames with the same most likely token
-
-
-# Rounding alone in fp32; in int8 what costs less than a word in a hundred on real speech, where a token that comes
-# a frame later is a difference of 1.
-TOLERANCES = {
-    "onnx-fp32": Tolerance(max_difference=1e-3, min_snr_db=60.0, min_agreement=0.999),
-    "onnx-int8": Tolerance(max_difference=1.0, min_snr_db=15.0, min_agreement=0.95),
-}
-TOLERANCES |= {"litert-fp32": TOLERANCES["onnx-fp32"], "litert-int8": TOLERANCES["onnx-int8"]}
-TOLERANCES |= {"tensorrt-fp32": TOLERANCES["onnx-fp32"], "tensorrt-int8": TOLERANCES["onnx-int8"]}
-TOLERANCES["tensorrt-fp16"] = Tolerance(max_difference=0.2, min_snr_db=35.0, min_agreement=0.98)
 
 
 @dataclass(frozen=True)
@@ -56,7 +37,7 @@ class Parity:
 
     def enforce(self) -> None:
         """raises: BundleError where the artefact is out of its tolerance"""
-        wanted = TOLERANCES[self.artefact]
+        wanted = KINDS[self.artefact].tolerance
         # NaN, which compares with nothing, is out of tolerance too.
         close = self.max_difference <= wanted.max_difference and self.snr_db >= wanted.min_snr_db
         if not (close and self.agreement >= wanted.min_agreement):

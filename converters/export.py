@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from edgeasr.bundle import ARCHIVE_SUFFIX, Bundle, write_bundle
 from edgeasr.bundle_manifest import plain_name
+from edgeasr.converters.artefacts import ArtefactKind, ExportOptions, known_kinds
 from edgeasr.converters.board_fit import BoardFit, board_fit
+from edgeasr.converters.calibration import Feed, calibrated
 from edgeasr.converters.check import Parity, parity, recording_features
-from edgeasr.converters.fuse import fuse
-from edgeasr.converters.quantize import quantize_int8
-from edgeasr.converters.signature import Graph, graph_signature, graphs, in_chunks
-from edgeasr.converters.tensorrt_artefacts import FOR_TENSORRT_10, TensorrtOptions, calibrated, tensorrt_forms
-from edgeasr.converters.tensorrt_artefacts import KINDS as TENSORRT_KINDS
-from edgeasr.converters.tensorrt_artefacts import PREFIX as TENSORRT
-from edgeasr.converters.tensorrt_calibration import Feed
-from edgeasr.converters.to_onnx import to_onnx
+from edgeasr.converters.raw_graph import RawGraph
+from edgeasr.converters.signature import graph_signature, graphs, in_chunks
 from edgeasr.devices.profile import DeviceProfile
-from edgeasr.errors import BundleError, ConfigError
+from edgeasr.errors import BundleError
 from edgeasr.model import AcousticModel
 from edgeasr.train.checkpoint import Checkpoint
 
 ARTEFACTS = ("onnx-int8", "onnx-fp32")  # what is made where nothing else is asked for
-KNOWN_ARTEFACTS = (*ARTEFACTS, "litert-int8", "litert-fp32", *TENSORRT_KINDS)
 WEIGHTS_LICENCE = "CC-BY-4.0"
 DEMO_RECORDING = Path(str(resources.files("edgeasr"))) / "models" / "demo.flac"
-
-_SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "tensorrt": ".tensorrt.onnx"}
 
 Report = Callable[[str], None]
 
@@ -59,7 +53,7 @@ def export(  # noqa: PLR0913 - each a choice of its own
     device: DeviceProfile | None = None,
     *,
     force: bool = False,
-    tensorrt: TensorrtOptions = FOR_TENSORRT_10,
+    options: ExportOptions = ExportOptions(),  # noqa: B008 - frozen
 ) -> Export:
     """Write a bundle with these artefacts; the first is the default one.
 
@@ -68,39 +62,36 @@ def export(  # noqa: PLR0913 - each a choice of its own
     chunk_lengths_ms: of more step graphs, to run in longer or shorter chunks; each has all weights
     device:    a board for which artefacts in ONNX are tried here and predicted there
     force:     write the bundle although it differs from torch or does not fit the board
-    tensorrt:  what the artefacts for TensorRT are made for
+    options:   what some kinds need to know
     raises: ConfigError for an unknown artefact or a length that chunks cannot have, BundleError where an artefact
         does not match torch, does not fit the board, or the output is no place for a bundle (then nothing is written)
     """
-    unknown = sorted(set(artefacts) - set(KNOWN_ARTEFACTS))
-    if unknown or not artefacts:
-        raise ConfigError(f"got artefacts {list(artefacts)}, wanted some of {', '.join(KNOWN_ARTEFACTS)}")
-    artefacts = list(dict.fromkeys(artefacts))
+    kinds = known_kinds(artefacts)
     output = output.resolve()
     name = _bundle_name(output)
     encoder = checkpoint.encoder()
     lengths = list(dict.fromkeys([encoder.config.chunk_ms, *chunk_lengths_ms]))
     encoders = [in_chunks(encoder, length) for length in lengths]
-    made = graphs(encoder, lengths[1:])
+    raw = [RawGraph(graph) for graph in graphs(encoder, lengths[1:])]
     features = [recording_features(recording, one) for one in encoders]
 
     def in_fp32(path: Path) -> Bundle:
-        exact, exact_parts = _serialise(made, ["onnx-fp32"], report, tensorrt, {})
-        return write_bundle(path, {"name": name, **_manifest(checkpoint, made, exact_parts)}, exact)
+        exact, exact_parts = _serialise(raw, known_kinds(["onnx-fp32"]), report, options, {})
+        return write_bundle(path, {"name": name, **_manifest(checkpoint, raw, exact_parts)}, exact)
 
-    feeds = calibrated(tensorrt, artefacts, in_fp32, "onnx-fp32")
-    files, parts = _serialise(made, artefacts, report, tensorrt, feeds)
-    manifest = {"name": name, **_manifest(checkpoint, made, parts)}
+    feeds = calibrated(kinds, options, in_fp32, "onnx-fp32")
+    files, parts = _serialise(raw, kinds, report, options, feeds)
+    manifest = {"name": name, **_manifest(checkpoint, raw, parts)}
     with tempfile.TemporaryDirectory() as folder:
         # Compared as it will be loaded, before anything is put at `output`.
         draft = write_bundle(Path(folder, output.name), manifest, files)
         parities = []
-        for kind in artefacts:
-            report(f"comparing {kind} with torch on {recording.name}")
-            model = AcousticModel(draft, backend=kind)
+        for kind in kinds:
+            report(f"comparing {kind.name} with torch on {recording.name}")
+            model = AcousticModel(draft, backend=kind.name)
             for one, heard in zip(encoders, features, strict=True):
                 parities.append(parity(one, model.variant(threads=1, chunk_ms=one.config.chunk_ms), heard))
-        fits = _fits(draft, artefacts, device, recording, report)
+        fits = _fits(draft, list(parts), device, recording, report)
     if not force:
         for result in parities:
             result.enforce()
@@ -129,55 +120,32 @@ def _bundle_name(output: Path) -> str:
 
 
 def _serialise(
-    made: Sequence[Graph],
-    artefacts: Sequence[str],
+    raw: Sequence[RawGraph],
+    kinds: Sequence[ArtefactKind],
     report: Report,
-    tensorrt: TensorrtOptions,
+    options: ExportOptions,
     feeds: Mapping[str, Sequence[Feed]],
 ) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
     """File contents by name, and the files of each artefact by part."""
     files: dict[str, bytes] = {}
-    parts: dict[str, dict[str, str]] = {kind: {} for kind in artefacts}
-    for graph in made:
+    parts: dict[str, dict[str, str]] = {kind.name: {} for kind in kinds}
+    of_module = [list(found) for _, found in groupby(sorted(kinds, key=_module), key=_module)]
+    for graph in raw:
         report(f"exporting the {graph.name} graph")
-        for kind, content in (*_forms(graph, artefacts), *_for_tensorrt(graph, artefacts, tensorrt, feeds)):
-            name = f"{graph.name}.{kind.split('-')[1]}{_SUFFIXES[kind.split('-')[0]]}"
-            files[name] = content
-            parts[kind][graph.name] = name
+        for together in of_module:
+            named = {kind.name: kind.file_name(graph.name) for kind in together}
+            forms = together[0].load_maker()
+            for kind, content in forms(graph, list(named), options, feeds.get(graph.name, ())):
+                files[named[kind]] = content
+                parts[kind][graph.name] = named[kind]
     return files, parts
 
 
-def _forms(graph: Graph, artefacts: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """The graph in the form of each artefact; those of one format are made of one export."""
-    onnx = fuse(to_onnx(graph)) if any(kind.startswith("onnx-") for kind in artefacts) else b""
-    litert = _to_litert(graph) if any(kind.startswith("litert-") for kind in artefacts) else b""
-    for kind in artefacts:
-        if kind.startswith(TENSORRT):
-            continue
-        exact, quantize = (onnx, quantize_int8) if kind.startswith("onnx-") else (litert, _quantize_litert)
-        yield kind, quantize(exact) if kind.endswith("-int8") else exact
+def _module(kind: ArtefactKind) -> str:
+    return kind.module
 
 
-def _for_tensorrt(
-    graph: Graph, artefacts: Sequence[str], options: TensorrtOptions, feeds: Mapping[str, Sequence[Feed]]
-) -> Iterator[tuple[str, bytes]]:
-    kinds = [kind for kind in artefacts if kind.startswith(TENSORRT)]
-    return tensorrt_forms(graph, kinds, options.version, feeds) if kinds else iter(())
-
-
-def _to_litert(graph: Graph) -> bytes:
-    from edgeasr.converters.to_litert import to_litert
-
-    return to_litert(graph)
-
-
-def _quantize_litert(model: bytes) -> bytes:
-    from edgeasr.converters.to_litert import quantize_litert
-
-    return quantize_litert(model)
-
-
-def _manifest(checkpoint: Checkpoint, made: Sequence[Graph], parts: dict[str, dict[str, str]]) -> dict[str, Any]:
+def _manifest(checkpoint: Checkpoint, raw: Sequence[RawGraph], parts: dict[str, dict[str, str]]) -> dict[str, Any]:
     training = dict(checkpoint.training)
     wer = training.pop("wer", {})
     return {
@@ -185,7 +153,7 @@ def _manifest(checkpoint: Checkpoint, made: Sequence[Graph], parts: dict[str, di
         "tokens": list(checkpoint.tokens),
         "artefacts": parts,
         "default_artefact": next(iter(parts)),
-        "signature": {graph.name: graph_signature(graph) for graph in made},
+        "signature": {one.name: graph_signature(one.graph) for one in raw},
         "training": {"data": training.pop("sources", []), **training},
         "wer": wer,
         "licence": WEIGHTS_LICENCE,

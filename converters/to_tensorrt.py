@@ -19,9 +19,7 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from edgeasr.converters.quantize import without_advice
-from edgeasr.converters.signature import Graph
 from edgeasr.converters.tensorrt_opset13 import to_opset13
-from edgeasr.converters.to_onnx import to_onnx
 from edgeasr.errors import BundleError
 
 Feed = Mapping[str, NDArray[np.generic]]
@@ -37,15 +35,15 @@ _IN_32_BITS = (
 _PASS_NUMBERS_ON = frozenset({"Cos", "Sin"})  # what follows these is bounded again
 
 
-def to_tensorrt(graph: Graph, tensorrt: str = "10") -> bytes:
+def to_tensorrt(exported: bytes, tensorrt: str = "10") -> bytes:
     """The raw export in fp32, in the operators that this version of TensorRT knows.
 
+    exported: what `to_onnx` gave
     tensorrt: "10" (JetPack 6 and 7), or "8.2" (JetPack 4.6), which stops at opset 13
     errors:   BundleError for another version
     """
     if tensorrt not in ("10", "8.2"):
         raise BundleError(f"got TensorRT {tensorrt}, wanted 10 or 8.2: choose the one of the board's JetPack")
-    exported = to_onnx(graph)
     return exported if tensorrt == "10" else to_opset13(exported)
 
 

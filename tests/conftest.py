@@ -175,6 +175,7 @@ def exported(trained, tmp_path_factory) -> SimpleNamespace:
     onnx:                           the graphs in fp32 as serialised models, by name
     """
     from edgeasr.converters import export as export_module
+    from edgeasr.converters import raw_graph
     from edgeasr.train.checkpoint import Checkpoint
 
     checkpoint = Checkpoint.load(trained.recipe.directory / "best.safetensors")
@@ -187,9 +188,9 @@ def exported(trained, tmp_path_factory) -> SimpleNamespace:
         graphs[graph.name] = to_onnx(graph)
         return graphs[graph.name]
 
-    to_onnx = export_module.to_onnx
+    to_onnx = raw_graph.to_onnx
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(export_module, "to_onnx", keep)
+        patched.setattr(raw_graph, "to_onnx", keep)
         made = export_module.export(checkpoint, folder / "toy-model", recording=recording)
     return SimpleNamespace(
         checkpoint=checkpoint,

@@ -164,9 +164,9 @@ def test_speech_to_compare_on_is_for_a_checkpoint(small, tmp_path):
 
 
 def test_a_checkpoint_is_exported_and_compared_first(exported, tmp_path, monkeypatch):
-    from edgeasr.converters import export as export_module
+    from edgeasr.converters import raw_graph
 
-    monkeypatch.setattr(export_module, "to_onnx", lambda graph: exported.onnx[graph.name])
+    monkeypatch.setattr(raw_graph, "to_onnx", lambda graph: exported.onnx[graph.name])
     (tmp_path / "toy").mkdir()
     exported.checkpoint.save(tmp_path / "toy" / "best.safetensors")
     arguments = ("--artefact", "onnx-fp32", "--artefact", "front-end", "--check-audio", exported.recording)

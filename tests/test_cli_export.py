@@ -16,8 +16,9 @@ from onnx import numpy_helper
 
 from edgeasr.bundle import Bundle
 from edgeasr.converters import export as export_module
+from edgeasr.converters import raw_graph
+from edgeasr.converters.artefacts import ExportOptions
 from edgeasr.converters.board_fit import BoardFit
-from edgeasr.converters.tensorrt_artefacts import TensorrtOptions
 from edgeasr.devices import profile
 from edgeasr.devices.profile import device_profile
 from edgeasr.profile.prediction import Work, predict
@@ -28,7 +29,7 @@ edgeasr = run_path(str(Path(__file__).with_name("scripted_model.py")))["edgeasr"
 @pytest.fixture
 def checkpoint(exported, monkeypatch, tmp_path):
     """A checkpoint whose graphs are exported already."""
-    monkeypatch.setattr(export_module, "to_onnx", lambda graph: exported.onnx[graph.name])
+    monkeypatch.setattr(raw_graph, "to_onnx", lambda graph: exported.onnx[graph.name])
     exported.checkpoint.save(tmp_path / "best.safetensors")
     return tmp_path / "best.safetensors"
 
@@ -104,9 +105,9 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
 def test_the_clip_of_the_package_is_what_is_compared_on(exported, checkpoint, tmp_path, monkeypatch):
     called = []
 
-    def export(*arguments, force, tensorrt):
+    def export(*arguments, force, options):
         assert not force
-        assert tensorrt == TensorrtOptions("10", [])
+        assert options == ExportOptions("10", [])
         called.append(arguments)
         return exported.made
 

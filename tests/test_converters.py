@@ -14,8 +14,9 @@ import onnx
 from onnx import numpy_helper
 
 from edgeasr.bundle import Bundle, default_bundle
-from edgeasr.converters import export as export_module
-from edgeasr.converters.check import TOLERANCES, Parity, parity, recording_features
+from edgeasr.converters import raw_graph
+from edgeasr.converters.artefacts import KINDS
+from edgeasr.converters.check import Parity, parity, recording_features
 from edgeasr.converters.export import ARTEFACTS, export
 from edgeasr.converters.quantize import quantize_int8
 from edgeasr.encoder import Encoder
@@ -31,7 +32,7 @@ DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT64: "int64"}
 @pytest.fixture
 def ready(exported, monkeypatch):
     """The graphs are exported already."""
-    monkeypatch.setattr(export_module, "to_onnx", lambda graph: exported.onnx[graph.name])
+    monkeypatch.setattr(raw_graph, "to_onnx", lambda graph: exported.onnx[graph.name])
     return exported
 
 
@@ -178,7 +179,7 @@ def test_a_broken_artefact_is_refused_and_nothing_is_written(ready, monkeypatch,
         model = ready.onnx[graph.name]
         return perturbed(model, suffix) if graph.name == part else model
 
-    monkeypatch.setattr(export_module, "to_onnx", broken)
+    monkeypatch.setattr(raw_graph, "to_onnx", broken)
     message = r"onnx-fp32 does not match torch: in chunks of 160 ms got a difference of .* \(chunk \d+\), an"
     with pytest.raises(BundleError, match=message):
         export(ready.checkpoint, tmp_path / "model", ["onnx-fp32"], ready.recording)
@@ -225,7 +226,7 @@ def test_an_unknown_artefact_is_refused(exported, tmp_path, artefacts):
 
 
 def test_a_bad_place_a_bad_recording_and_bad_weights_are_refused_before_the_work(exported, tmp_path, monkeypatch):
-    monkeypatch.setattr(export_module, "to_onnx", lambda graph: pytest.fail("exported"))
+    monkeypatch.setattr(raw_graph, "to_onnx", lambda graph: pytest.fail("exported"))
     taken = tmp_path / "notes.txt"
     taken.write_text("mine")
     with pytest.raises(BundleError, match=r"got .*notes\.txt, a file, wanted a folder or a name in \.edgeasr"):
@@ -313,7 +314,7 @@ def test_an_artefact_that_gives_no_numbers_is_refused(exported, features, name):
 
 @pytest.mark.parametrize("kind", ARTEFACTS)
 def test_tolerances_hold_at_their_edges(kind):
-    edge = TOLERANCES[kind]
+    edge = KINDS[kind].tolerance
     good = Parity(kind, 10, edge.max_difference, edge.min_snr_db, edge.min_agreement, 0, 160)
     good.enforce()
     nan = math.nan

@@ -7,20 +7,30 @@ torch = pytest.importorskip("torch", reason="export needs the extra `train`")
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeasr.converters import export as export_module
-from edgeasr.converters import tensorrt_calibration
-from edgeasr.converters.tensorrt_artefacts import KINDS, TensorrtOptions
+from edgeasr.converters import calibration, raw_graph
+from edgeasr.converters.artefacts import ExportOptions
+from edgeasr.converters.export import export
 from edgeasr.converters.tensorrt_support import require_supported, unsupported
 from edgeasr.errors import BundleError, ConfigError
 from edgeasr.model import AcousticModel
+
+KINDS = ("tensorrt-fp16", "tensorrt-fp32", "tensorrt-int8")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ready(exported):
+    """The graphs are exported already."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(raw_graph, "to_onnx", lambda graph: exported.onnx[graph.name])
+        yield
 
 
 @pytest.fixture(scope="module")
 def made(exported, tmp_path_factory):
     """The toy model for TensorRT 10, in all precisions, scales set on the recording that it is compared on."""
     output = tmp_path_factory.mktemp("tensorrt") / "toy"
-    options = TensorrtOptions(calibration=[exported.recording] * 8)
-    return export_module.export(exported.checkpoint, output, KINDS, exported.recording, tensorrt=options)
+    options = ExportOptions(calibration=[exported.recording] * 8)
+    return export(exported.checkpoint, output, KINDS, exported.recording, options=options)
 
 
 def graphs_of(made, kind):
@@ -62,10 +72,8 @@ def test_states_are_the_same_in_all_precisions(made):
 
 
 def test_for_tensorrt_8_there_is_opset_13(exported, tmp_path):
-    options = TensorrtOptions("8.2")
-    made = export_module.export(
-        exported.checkpoint, tmp_path / "toy", ["tensorrt-fp32"], exported.recording, tensorrt=options
-    )
+    options = ExportOptions("8.2")
+    made = export(exported.checkpoint, tmp_path / "toy", ["tensorrt-fp32"], exported.recording, options=options)
     for graph in graphs_of(made, "tensorrt-fp32").values():
         assert [one.version for one in graph.opset_import if one.domain == ""] == [13]
         assert not {"LayerNormalization", "Mod"} & {node.op_type for node in graph.graph.node}
@@ -109,14 +117,14 @@ def test_what_no_engine_can_be_built_of_is_named(model, what):
 
 
 def test_bad_input_is_answered(exported, tmp_path, monkeypatch):
-    def export(kind, options):
-        export_module.export(exported.checkpoint, tmp_path / "toy", [kind], exported.recording, tensorrt=options)
+    def try_it(kind, options):
+        export(exported.checkpoint, tmp_path / "toy", [kind], exported.recording, options=options)
 
     with pytest.raises(BundleError, match=r"got TensorRT 9, wanted 10 or 8\.2"):
-        export("tensorrt-fp32", TensorrtOptions("9"))
+        try_it("tensorrt-fp32", ExportOptions("9"))
     with pytest.raises(ConfigError, match="without speech to set its scales on: name a --calibration MANIFEST"):
-        export("tensorrt-int8", TensorrtOptions())
-    monkeypatch.setattr(tensorrt_calibration, "_chunks", lambda path, model: iter(()))
+        try_it("tensorrt-int8", ExportOptions())
+    monkeypatch.setattr(calibration, "_chunks", lambda path, model: iter(()))
     with pytest.raises(BundleError, match="too short to calibrate the step graph"):
-        export("tensorrt-int8", TensorrtOptions(calibration=[exported.recording]))
+        try_it("tensorrt-int8", ExportOptions(calibration=[exported.recording]))
     assert not (tmp_path / "toy").exists()

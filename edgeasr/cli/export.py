@@ -7,8 +7,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from enum import StrEnum
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +15,7 @@ import typer
 from edgeasr.cli.export_table import fit_table, parity_rows, parity_table
 from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.terminal import StatusLine, print_note, write_out
+from edgeasr.converters.artefacts import KINDS, TARGETS, ExportOptions, known_kinds
 
 if TYPE_CHECKING:
     from edgeasr.bundle import Bundle
@@ -25,25 +24,7 @@ if TYPE_CHECKING:
     from edgeasr.devices.profile import DeviceProfile
 
 
-class Target(StrEnum):
-    """What `edgeasr export` writes: C arrays, or a bundle, all others with this artefact alone."""
-
-    BUNDLE = "bundle"
-    C_ARRAY = "c-array"
-    ONNX = "onnx"
-    ONNX_INT8 = "onnx-int8"
-    LITERT = "litert"
-    LITERT_INT8 = "litert-int8"
-    TENSORRT = "tensorrt"
-
-    @property
-    def artefact(self) -> str | None:
-        """None where the artefacts are chosen otherwise."""
-        if self in (Target.BUNDLE, Target.C_ARRAY):
-            return None
-        if self is Target.TENSORRT:
-            return "tensorrt-fp16"
-        return self.value if self.value.endswith("-int8") else f"{self.value}-fp32"
+BUNDLE, C_ARRAY = "bundle", "c-array"  # the targets that are no artefact
 
 
 def export(
@@ -57,9 +38,12 @@ def export(
         ),
     ],
     target: Annotated[
-        Target,
-        typer.Option(help="A bundle, with the artefact of this name alone if it is one's, or a C header for firmware."),
-    ] = Target.BUNDLE,
+        str,
+        typer.Option(
+            metavar="NAME",
+            help=f"{BUNDLE}, {C_ARRAY} for a header for firmware, or a bundle for {', '.join(TARGETS)} alone.",
+        ),
+    ] = BUNDLE,
     device: Annotated[
         str | None,
         typer.Option(
@@ -73,7 +57,7 @@ def export(
     ] = "10",
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="MANIFEST", help="Speech, some minutes of it, that sets the scales of tensorrt-int8."),
+        typer.Option(metavar="MANIFEST", help="Speech, some minutes of it, that sets the scales of static int8."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Write it although it differs from the original or does not fit.")
@@ -82,9 +66,8 @@ def export(
         list[str] | None,
         typer.Option(
             metavar="KIND",
-            help="onnx-, litert- or tensorrt-, then int8 or fp32, or tensorrt-fp16; again for more. The first is the "
-            "default one; both of ONNX are made without. LiteRT's need edgeasr[litert-export]. For c-array any kind of "
-            "the bundle, and front-end for the tables of the features.",
+            help=f"One of {', '.join(KINDS)}; again for more. The first is the default one; both of ONNX are made "
+            "without. For c-array any kind of the bundle, and front-end for the tables of the features.",
         ),
     ] = None,
     chunk_ms: Annotated[
@@ -117,7 +100,7 @@ def export(
     --target c-array writes the files of a model, and the tables of its front end, as constant arrays of C, with
     their sizes and hashes. From a bundle it needs nothing else.
     """
-    if target is Target.C_ARRAY:
+    if target == C_ARRAY:
         if chunk_ms:
             raise typer.BadParameter("--chunk-ms is for --target bundle")
         if beside:
@@ -129,9 +112,8 @@ def export(
     board = _board(device)
     kinds = _kinds(target, artefact, calibration, board)
     lengths = [*([board.recommended.chunk_ms] if board else []), *(chunk_ms or ())]
-    made = _export_bundle(
-        checkpoint, output, kinds, check_audio, lengths, board, force=force, tensorrt=tensorrt, calibration=calibration
-    )
+    options = ExportOptions(tensorrt, _recordings(calibration))
+    made = _export_bundle(checkpoint, output, kinds, check_audio, lengths, board, force=force, options=options)
     if beside:
         _write_beside(checkpoint, beside, made.bundle)
     rows = list(parity_rows(made))
@@ -146,16 +128,28 @@ def export(
 
 
 def _kinds(
-    target: Target, artefact: list[str] | None, calibration: Path | None, board: DeviceProfile | None
+    target: str, artefact: list[str] | None, calibration: Path | None, board: DeviceProfile | None
 ) -> list[str] | None:
-    """The artefacts that are wanted; None for the usual ones."""
-    if calibration and "tensorrt-int8" not in (artefact or ()):
-        raise typer.BadParameter("--calibration is for --artefact tensorrt-int8")
-    if target.artefact and artefact:
-        raise typer.BadParameter(f"got --target {target.value} and --artefact, wanted one of both")
-    if target.artefact:
-        return [target.artefact]
-    return artefact or ([recommended_artefact(board)] if board else None)
+    """The artefacts that are wanted; None for the usual ones. errors: ConfigError for unknown ones"""
+    if target not in (BUNDLE, *TARGETS):
+        raise typer.BadParameter(f"got --target {target}, wanted one of {', '.join((BUNDLE, C_ARRAY, *TARGETS))}")
+    if target != BUNDLE and artefact:
+        raise typer.BadParameter(f"got --target {target} and --artefact, wanted one of both")
+    names = [TARGETS[target]] if target != BUNDLE else artefact
+    chosen = known_kinds(names) if names else []
+    if calibration and not any(kind.calibrated for kind in chosen):
+        calibrated = " and ".join(kind.name for kind in KINDS.values() if kind.calibrated)
+        raise typer.BadParameter(f"--calibration is for --artefact {calibrated}")
+    return names or ([recommended_artefact(board)] if board else None)
+
+
+def _recordings(calibration: Path | None) -> list[Path]:
+    """errors: ManifestError"""
+    if calibration is None:
+        return []
+    from edgeasr.manifest import read_manifest
+
+    return [one.path for one in read_manifest(calibration)]
 
 
 def _board(name: str | None) -> DeviceProfile | None:
@@ -180,21 +174,16 @@ def _export_bundle(
     device: DeviceProfile | None = None,
     *,
     force: bool = False,
-    tensorrt: str = "10",
-    calibration: Path | None = None,
+    options: ExportOptions = ExportOptions(),  # noqa: B008 - frozen
 ) -> Export:
     with needs_extra("train"):
         from edgeasr.converters.export import ARTEFACTS, DEMO_RECORDING
         from edgeasr.converters.export import export as export_checkpoint
-        from edgeasr.converters.tensorrt_artefacts import TensorrtOptions
-        from edgeasr.manifest import read_manifest
         from edgeasr.train.checkpoint import Checkpoint
 
-    if any(kind.startswith("litert-") for kind in artefacts or ()):
-        with needs_extra("litert-export"):
-            import_module("edgeasr.converters.to_litert")
-
-    recordings = [one.path for one in read_manifest(calibration)] if calibration else []
+    for kind in known_kinds(artefacts or ARTEFACTS):
+        with needs_extra(kind.extra):
+            kind.load_maker()
     loaded = Checkpoint.load(checkpoint)
     with StatusLine(sys.stderr) as status:
         speech = check_audio or DEMO_RECORDING
@@ -207,7 +196,7 @@ def _export_bundle(
             chunk_lengths_ms,
             device,
             force=force,
-            tensorrt=TensorrtOptions(tensorrt, recordings),
+            options=options,
         )
 
 

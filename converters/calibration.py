@@ -1,8 +1,9 @@
-"""What the graphs of a model are given on real speech, for the scales of int8."""
+"""What the graphs of a model are given on real speech, for the scales of static int8."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from edgeasr.backends import Array, Graph
 from edgeasr.bundle import Bundle
 from edgeasr.bundle_manifest import TensorSpec
-from edgeasr.errors import BundleError
+from edgeasr.converters.artefacts import ArtefactKind, ExportOptions
+from edgeasr.errors import BundleError, ConfigError
 from edgeasr.features import LogMel
 from edgeasr.model import AcousticModel
 from edgeasr.recording import read_recording
@@ -20,6 +22,23 @@ Feed = dict[str, Array]
 
 _EVERY = 7  # steps are alike; a prime number, so that no position within a segment is preferred
 _MAX_FEEDS = 256  # of each graph: a step is given more than a megabyte
+
+
+def calibrated(
+    kinds: Sequence[ArtefactKind], options: ExportOptions, write_draft: Callable[[Path], Bundle], artefact: str
+) -> Mapping[str, Sequence[Feed]]:
+    """Inputs of each part on the recordings; none where no kind needs them.
+
+    write_draft: writes a bundle with the artefact in fp32, at this path
+    errors:      ConfigError without recordings, AudioFormatError, BundleError where they are too short
+    """
+    needing = [kind.name for kind in kinds if kind.calibrated]
+    if not needing:
+        return {}
+    if not options.calibration:
+        raise ConfigError(f"got {needing[0]} without speech to set its scales on: name a --calibration MANIFEST")
+    with tempfile.TemporaryDirectory() as folder:
+        return calibration_feeds(write_draft(Path(folder, "calibration")), artefact, options.calibration)
 
 
 def calibration_feeds(bundle: Bundle, kind: str, recordings: Iterable[Path]) -> dict[str, list[Feed]]:
