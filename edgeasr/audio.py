@@ -16,10 +16,10 @@ from typing import BinaryIO, Protocol, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 import soundfile
-import soxr
 
 from edgeasr.errors import AudioFormatError
 from edgeasr.features import FeatureBlock
+from edgeasr.soxr_stream import soxr_stream
 
 Waveform = npt.NDArray[np.float32]
 
@@ -190,6 +190,7 @@ class Resampler:
     """Streaming change of sample rate (soxr, high quality; the identity where the rates are equal).
 
     At the usual rates the output trails the input by about 40 ms (115 ms from 8 kHz); flush() gives the rest.
+    errors: AudioFormatError for an impossible rate, ExtraMissingError where rates differ and libsoxr is not there
     """
 
     def __init__(self, source_hz: int, target_hz: int) -> None:
@@ -197,7 +198,7 @@ class Resampler:
         self._target_hz = check_sample_rate(target_hz, "the resampler's target")
         self._stream = None
         if source_hz != target_hz:
-            self._stream = soxr.ResampleStream(source_hz, target_hz, num_channels=1, dtype="float32")
+            self._stream = soxr_stream(source_hz, target_hz)
         self._seen = 0
 
     def process(self, samples: Waveform) -> Waveform:
@@ -222,8 +223,7 @@ class Resampler:
 
     def _run(self, samples: Waveform, *, last: bool) -> Waveform:
         assert self._stream is not None
-        resampled: Waveform = self._stream.resample_chunk(samples, last=last)
-        return resampled
+        return self._stream.resample_chunk(samples, last=last)
 
 
 def mix_down(frames: Waveform) -> Waveform:

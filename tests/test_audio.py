@@ -1,8 +1,10 @@
+import ctypes
 import io
 import json
 import math
 import os
 import struct
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -13,9 +15,9 @@ import pytest
 import soundfile
 import soxr
 
-from edgeasr import audio
+from edgeasr import audio, soxr_stream
 from edgeasr.audio import AudioBlock, AudioSource, FileSource, RawSource, Resampler, Waveform
-from edgeasr.errors import AudioFormatError
+from edgeasr.errors import AudioFormatError, ExtraMissingError
 
 SPEECH = Path(__file__).resolve().parents[2] / "shared" / "speech"
 needs_speech = pytest.mark.skipif(not SPEECH.is_dir(), reason="no recordings in ../shared/speech")
@@ -419,6 +421,18 @@ class TestRawSource:
         assert not stream.closed
 
 
+@pytest.fixture(params=["package", "library"])
+def libsoxr(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The package soxr, and the system's library where the package is not there."""
+    if request.param == "library":
+        try:
+            ctypes.CDLL("libsoxr.so.0")
+        except OSError as error:
+            pytest.skip(f"no library of Debian's libsoxr0: {error}")
+        monkeypatch.setitem(sys.modules, "soxr", None)
+    return str(request.param)
+
+
 def resampled(resampler: Resampler, blocks: list[Waveform]) -> Waveform:
     return np.concatenate([*(resampler.process(block) for block in blocks), resampler.flush()])
 
@@ -432,7 +446,7 @@ def ragged(samples: Waveform) -> list[Waveform]:
 
 class TestResampler:
     @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 48_000, 96_000])
-    def test_ragged_blocks_equal_the_whole_signal_at_once(self, rate: int) -> None:
+    def test_ragged_blocks_equal_the_whole_signal_at_once(self, rate: int, libsoxr: str) -> None:
         samples = noise(3 * rate + 11)
         streamed = resampled(Resampler(rate, RATE), ragged(samples))
         assert len(streamed) == pytest.approx(len(samples) * RATE / rate, abs=1)
@@ -459,7 +473,7 @@ class TestResampler:
         np.testing.assert_array_equal(resampler.process(samples), samples)
         assert len(resampler.flush()) == 0
 
-    def test_flush_begins_a_new_signal(self) -> None:
+    def test_flush_begins_a_new_signal(self, libsoxr: str) -> None:
         samples = noise(9_000)
         resampler = Resampler(44_100, RATE)
         first = resampled(resampler, ragged(samples))
@@ -467,7 +481,7 @@ class TestResampler:
         np.testing.assert_array_equal(resampled(resampler, ragged(samples)), first)
 
     @pytest.mark.parametrize("rate", [audio.MIN_SAMPLE_RATE_HZ, audio.MAX_SAMPLE_RATE_HZ])
-    def test_the_rates_at_the_limits_work(self, rate: int) -> None:
+    def test_the_rates_at_the_limits_work(self, rate: int, libsoxr: str) -> None:
         streamed = resampled(Resampler(rate, RATE), ragged(noise(rate // 4)))
         assert len(streamed) == pytest.approx(RATE / 4, abs=1)
 
@@ -475,6 +489,20 @@ class TestResampler:
     def test_impossible_rates_are_errors(self, rate: int) -> None:
         assert f"the source has a sample rate of {rate} Hz" in message_of(lambda: Resampler(rate, RATE))
         assert f"target has a sample rate of {rate} Hz" in message_of(lambda: Resampler(RATE, rate))
+
+    def test_without_libsoxr_equal_rates_work_and_others_say_what_to_install(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def absent(name: str) -> None:
+            raise OSError(f"{name}: cannot open shared object file")
+
+        monkeypatch.setitem(sys.modules, "soxr", None)
+        monkeypatch.setattr(soxr_stream.ctypes, "CDLL", absent)
+        soxr_stream._loaded.cache_clear()
+        samples = noise(1_000)
+        np.testing.assert_array_equal(Resampler(RATE, RATE).process(samples), samples)
+        with pytest.raises(ExtraMissingError, match=r"got audio at 48000 Hz, wanted 16000 Hz.* libsoxr0$"):
+            Resampler(48_000, RATE)
 
     @pytest.mark.parametrize("rate", [RATE, 48_000])
     def test_bad_samples_are_errors(self, rate: int) -> None:
