@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeasr.bits import bit_count
 from edgeasr.errors import BundleError
 
 ROOT = 0
@@ -85,12 +86,12 @@ class Lexicon:
         phones_next = self.phones_next.take(nodes)
         which, phone = ((phones_next[:, None] & bits) != 0).nonzero()
         earlier = phones_next.take(which) & (bits - np.uint64(1)).take(phone)
-        return which, phone, self.first_child.take(nodes).take(which) + np.bitwise_count(earlier).astype(np.int64)
+        return which, phone, self.first_child.take(nodes).take(which) + bit_count(earlier).astype(np.int64)
 
     def child(self, nodes: Ints, phones: Ints) -> Ints:
         """(N,) what each phone leads to from each node; it must lead on there."""
         earlier = self.phones_next.take(nodes) & ((np.uint64(1) << phones.astype(np.uint64)) - np.uint64(1))
-        return self.first_child.take(nodes).astype(np.int64) + np.bitwise_count(earlier).astype(np.int64)
+        return self.first_child.take(nodes).astype(np.int64) + bit_count(earlier).astype(np.int64)
 
     def words_of(self, nodes: Ints) -> tuple[Ints, NDArray[Any]]:
         """The words that end at nodes: for each the index into `nodes`, and the word."""

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeasr.bits import bit_count
+
 UNKNOWN, START, END = 0, 1, 2
 SPECIAL_WORDS = ("<unk>", "<s>", "</s>")
 WORD_BITS = 16
@@ -99,7 +101,7 @@ class NgramTables:
         sizes = [len(order.words) for order in orders]
         num_blocks = -(-sum(sizes) // _BLOCK)
         followed = _followed(orders, num_blocks)
-        num_earlier = np.bitwise_count(followed).cumsum(dtype=np.int32)
+        num_earlier = bit_count(followed).cumsum(dtype=np.int32)
         num_histories = 1 + int(num_earlier[-1])
         if num_histories > MAX_HISTORIES:
             raise ValueError(f"{num_histories} histories, wanted {MAX_HISTORIES} at most")
@@ -109,7 +111,7 @@ class NgramTables:
             entries=entries,
             first_keys=first_keys,
             followed=followed,
-            num_earlier=num_earlier - np.bitwise_count(followed),
+            num_earlier=num_earlier - bit_count(followed),
             histories=np.zeros(num_histories, np.uint32),
             prob_levels=np.concatenate([order.prob_levels for order in orders]),
             # EMPTY is the history of order 0; to go on from it costs nothing.
@@ -159,7 +161,7 @@ class NgramTables:
         goes_on = found & ((followed & bit) != 0)
         nearest, each = goes_on.argmax(axis=0), np.arange(found.shape[1])
         earlier = followed[nearest, each] & (bit[nearest, each] - np.uint16(1))
-        number = self.num_earlier.take(block[nearest, each]) + np.bitwise_count(earlier).astype(np.int64) + 1
+        number = self.num_earlier.take(block[nearest, each]) + bit_count(earlier).astype(np.int64) + 1
         after: Ints = number * goes_on[nearest, each]
         return after
 

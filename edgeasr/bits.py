@@ -1,0 +1,21 @@
+"""Set bits of whole numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_IN_A_BYTE = np.array([byte.bit_count() for byte in range(256)], np.uint8)
+
+
+def bits_by_bytes(numbers: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.uint8]:
+    """As `bit_count`, with any numpy."""
+    each = np.ascontiguousarray(numbers).reshape(*numbers.shape, 1).view(np.uint8)
+    counts: NDArray[np.uint8] = _IN_A_BYTE[each].sum(axis=-1, dtype=np.uint8)
+    return counts
+
+
+# numpy before 2.0, which is all that Debian Bookworm has, cannot count them.
+bit_count = getattr(np, "bitwise_count", bits_by_bytes)
