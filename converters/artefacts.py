@@ -100,6 +100,7 @@ _ENTRIES = (
     ArtefactKind("onnx-fp32", ".onnx", _ONNX, "train", EXACT, target="onnx"),
     ArtefactKind("litert-int8", ".tflite", _LITERT, "litert-export", IN_8_BITS, target="litert-int8"),
     ArtefactKind("litert-fp32", ".tflite", _LITERT, "litert-export", EXACT, target="litert"),
+    ArtefactKind("tflite-int8", ".armv7.tflite", _LITERT, "litert-export", IN_8_BITS, target="tflite-armv7"),
     ArtefactKind("tensorrt-fp16", ".tensorrt.onnx", _TENSORRT, "train", IN_16_BITS, target="tensorrt"),
     ArtefactKind("tensorrt-fp32", ".tensorrt.onnx", _TENSORRT, "train", EXACT),
     ArtefactKind("tensorrt-int8", ".tensorrt.onnx", _TENSORRT, "train", IN_8_BITS, calibrated=True),

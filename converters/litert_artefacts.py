@@ -1,4 +1,4 @@
-"""The artefacts that LiteRT runs: the graph, and its fully connected layers in int8."""
+"""The artefacts that LiteRT and tflite-runtime run: the graph, and its fully connected layers in int8."""
 
 from __future__ import annotations
 
@@ -16,4 +16,7 @@ def forms(
     """The graph in the form of each kind. errors: BundleError where an operator cannot be converted"""
     del options, feeds
     for kind in kinds:
-        yield kind, quantize_litert(raw.litert) if KINDS[kind].precision == "int8" else raw.litert
+        if KINDS[kind].precision == "int8":
+            yield kind, quantize_litert(raw.litert, per_channel=not kind.startswith("tflite-"))
+        else:
+            yield kind, raw.litert

@@ -45,9 +45,15 @@ def to_litert(graph: Graph) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def quantize_litert(model: bytes) -> bytes:
-    """Weights of fully connected layers to int8, per output channel; activations are quantised as they come."""
+def quantize_litert(model: bytes, *, per_channel: bool = True) -> bytes:
+    """Weights of fully connected layers to int8; activations are quantised as they come.
+
+    per_channel: a scale an output channel rather than one a matrix, which tflite-runtime 2.14 would misread
+    """
     rules = [{**rule, "operation": "FULLY_CONNECTED"} for rule in recipe.dynamic_wi8_afp32()]
+    if not per_channel:
+        for rule in rules:
+            rule["op_config"]["weight_tensor_config"]["granularity"] = "TENSORWISE"
     with _quiet():
         quantized = quantizer.Quantizer(bytearray(model), rules).quantize()
     return bytes(quantized.quantized_model)

@@ -27,7 +27,7 @@ Floats = NDArray[np.float32]
 State = Mapping[str, Array]
 
 # Which backend runs an artefact, by the first part of its kind ("onnx-int8").
-BACKEND_OF = {"onnx": "onnxruntime", "litert": "litert", "tensorrt": "onnxruntime"}
+BACKEND_OF = {"onnx": "onnxruntime", "litert": "litert", "tflite": "tflite", "tensorrt": "onnxruntime"}
 
 STEP, MEMORY = "step", "memory"
 _STEP_PART = re.compile(rf"{STEP}\.([1-9][0-9]{{1,4}})")

@@ -43,4 +43,8 @@ def load_graph(backend: str, model: Path | bytes, threads: int) -> Graph:
         from edgeasr.backends.litert import LitertGraph
 
         return LitertGraph(model, threads)
-    raise BundleError(f"unknown backend {backend!r}: known backends are onnxruntime and litert")
+    if backend == "tflite":
+        from edgeasr.backends.tflite import TfliteGraph
+
+        return TfliteGraph(model, threads)
+    raise BundleError(f"unknown backend {backend!r}: known backends are onnxruntime, litert and tflite")

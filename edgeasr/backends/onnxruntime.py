@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from edgeasr.backends.output_buffers import OutputBuffers
 from edgeasr.bundle_manifest import TensorSpec
-from edgeasr.errors import BundleError
+from edgeasr.errors import BundleError, ExtraMissingError
+
+try:
+    import onnxruntime
+except ImportError as error:
+    raise ExtraMissingError(
+        f"ONNX Runtime is not there ({error}): pip install onnxruntime, or, on a system of 32 bits, take a model that "
+        "was exported with --target tflite-armv7"
+    ) from error
 
 Arrays = dict[str, NDArray[np.generic]]
 
