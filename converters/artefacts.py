@@ -35,6 +35,9 @@ IN_16_BITS = Tolerance(max_difference=0.2, min_snr_db=35.0, min_agreement=0.98)
 IN_8_BITS = Tolerance(max_difference=1.0, min_snr_db=15.0, min_agreement=0.95)
 
 
+WHOLE = "model"  # names a file that holds all parts
+
+
 @dataclass(frozen=True)
 class ExportOptions:
     """What some kinds need to know.
@@ -71,6 +74,7 @@ class ArtefactKind:
     tolerance:  what is more is refused
     target:     what `edgeasr export --target` calls it, if it has a target of its own
     calibrated: whether speech sets its scales
+    whole:      whether one file, made of the step, holds all graphs
     """
 
     name: str
@@ -80,6 +84,7 @@ class ArtefactKind:
     tolerance: Tolerance
     target: str = ""
     calibrated: bool = False
+    whole: bool = False
 
     @property
     def precision(self) -> str:
@@ -87,14 +92,16 @@ class ArtefactKind:
 
     def file_name(self, part: str) -> str:
         """Of one part of a bundle: step.int8.onnx."""
-        return f"{part}.{self.precision}{self.suffix}"
+        return f"{WHOLE if self.whole else part}.{self.precision}{self.suffix}"
 
     def load_maker(self) -> Maker:
         """raises: ModuleNotFoundError without the packages of `extra`"""
         return cast(Maker, import_module(self.module).forms)
 
 
-_ONNX, _LITERT, _TENSORRT = (f"edgeasr.converters.{name}_artefacts" for name in ("onnx", "litert", "tensorrt"))
+_ONNX, _LITERT, _TENSORRT, _TORCH = (
+    f"edgeasr.converters.{name}_artefacts" for name in ("onnx", "litert", "tensorrt", "torch")
+)
 _ENTRIES = (
     ArtefactKind("onnx-int8", ".onnx", _ONNX, "train", IN_8_BITS, target="onnx-int8"),
     ArtefactKind("onnx-fp32", ".onnx", _ONNX, "train", EXACT, target="onnx"),
@@ -104,6 +111,7 @@ _ENTRIES = (
     ArtefactKind("tensorrt-fp16", ".tensorrt.onnx", _TENSORRT, "train", IN_16_BITS, target="tensorrt"),
     ArtefactKind("tensorrt-fp32", ".tensorrt.onnx", _TENSORRT, "train", EXACT),
     ArtefactKind("tensorrt-int8", ".tensorrt.onnx", _TENSORRT, "train", IN_8_BITS, calibrated=True),
+    ArtefactKind("torch-fp32", ".safetensors", _TORCH, "train", EXACT, whole=True),
 )
 KINDS: Mapping[str, ArtefactKind] = {kind.name: kind for kind in _ENTRIES}
 TARGETS: Mapping[str, str] = {kind.target: kind.name for kind in _ENTRIES if kind.target}

@@ -40,7 +40,7 @@ class Export:
 
     def size_bytes(self, artefact: str) -> int:
         """Of the files of one artefact."""
-        return sum(self.bundle.files[name].size_bytes for name in self.bundle.artefacts[artefact].values())
+        return sum(self.bundle.files[name].size_bytes for name in set(self.bundle.artefacts[artefact].values()))
 
 
 def export(  # noqa: PLR0913 - each a choice of its own
@@ -134,10 +134,12 @@ def _serialise(
         report(f"exporting the {graph.name} graph")
         for together in of_module:
             named = {kind.name: kind.file_name(graph.name) for kind in together}
+            for kind in together:
+                parts[kind.name][graph.name] = named[kind.name]
+            missing = [kind for kind, name in named.items() if name not in files]  # one may hold all graphs
             forms = together[0].load_maker()
-            for kind, content in forms(graph, list(named), options, feeds.get(graph.name, ())):
+            for kind, content in forms(graph, missing, options, feeds.get(graph.name, ())) if missing else ():
                 files[named[kind]] = content
-                parts[kind][graph.name] = named[kind]
     return files, parts
 
 

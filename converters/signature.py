@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from edgeasr.encoder import Encoder, EncoderState
+from edgeasr.errors import BundleError
 from edgeasr.hierarchy import BankState, Entries, PoolState, as_held
-from edgeasr.model import MEMORY, STEP, step_part
+from edgeasr.model import MEMORY, STEP, chunk_of_part, step_part
 from edgeasr.streaming import replace_tensors, state_tensors
 
 Named = list[tuple[str, Tensor]]
@@ -129,6 +130,17 @@ def graphs(encoder: Encoder, chunk_lengths_ms: Sequence[int] = ()) -> Sequence[G
     """The graphs of an encoder, in the order in which they run. chunk_lengths_ms: beside its own"""
     steps = [StepGraph(encoder), *(StepGraph(in_chunks(encoder, ms), step_part(ms)) for ms in chunk_lengths_ms)]
     return [*steps, MemoryGraph(encoder)] if encoder.levels else steps
+
+
+def graph_of_part(encoder: Encoder, part: str) -> Graph:
+    """The graph of this name in a bundle. Errors: BundleError for another name, ConfigError as `with_chunk`"""
+    if part == MEMORY:
+        return MemoryGraph(encoder)
+    if (chunk_ms := chunk_of_part(part)) is not None:
+        return StepGraph(in_chunks(encoder, chunk_ms), part)
+    if part != STEP:
+        raise BundleError(f"got the part {part!r}, wanted {STEP}, {STEP}.MS or {MEMORY}: export the bundle again")
+    return StepGraph(encoder)
 
 
 def in_chunks(encoder: Encoder, chunk_ms: int) -> Encoder:

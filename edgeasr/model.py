@@ -27,7 +27,13 @@ Floats = NDArray[np.float32]
 State = Mapping[str, Array]
 
 # Which backend runs an artefact, by the first part of its kind ("onnx-int8").
-BACKEND_OF = {"onnx": "onnxruntime", "litert": "litert", "tflite": "tflite", "tensorrt": "onnxruntime"}
+BACKEND_OF = {
+    "onnx": "onnxruntime",
+    "litert": "litert",
+    "tflite": "tflite",
+    "tensorrt": "onnxruntime",
+    "torch": "torch",
+}
 
 STEP, MEMORY = "step", "memory"
 _STEP_PART = re.compile(rf"{STEP}\.([1-9][0-9]{{1,4}})")
@@ -36,6 +42,12 @@ _STEP_PART = re.compile(rf"{STEP}\.([1-9][0-9]{{1,4}})")
 def step_part(chunk_ms: int) -> str:
     """The part of a bundle that is its step for chunks of another length than its config has."""
     return f"{STEP}.{chunk_ms}"
+
+
+def chunk_of_part(part: str) -> int | None:
+    """The length of the chunks, in ms, of such a part; None for any other."""
+    found = _STEP_PART.fullmatch(part)
+    return int(found[1]) if found else None
 
 
 class Emissions(NamedTuple):
@@ -96,7 +108,7 @@ class AcousticModel:
         return other
 
     def _load(self, part: str) -> Graph:
-        graph = load_graph(self.backend, self._bundle.artefact(self.artefact)[part], self.threads)
+        graph = load_graph(self.backend, self._bundle.artefact(self.artefact)[part], self.threads, part)
         _check_graph(graph, part, self._bundle)
         return graph
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +14,10 @@ from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.errors import BundleError
 
 Array = NDArray[np.generic]
+
+
+# Packages that run graphs, by the names under which they are imported.
+_RUNTIMES = ("onnxruntime", "ai_edge_litert", "tflite_runtime")
 
 
 class Graph(Protocol):
@@ -30,9 +35,15 @@ class Graph(Protocol):
         """Outputs by name; `inputs` may hold more than the graph reads."""
 
 
-def load_graph(backend: str, model: Path | bytes, threads: int) -> Graph:
+def installed_runtimes() -> tuple[str, ...]:
+    """Those of the packages that are there, which is not to say that they can be imported."""
+    return tuple(name for name in _RUNTIMES if find_spec(name) is not None)
+
+
+def load_graph(backend: str, model: Path | bytes, threads: int, part: str = "step") -> Graph:
     """A graph on the named backend.
 
+    part:   which one, where a file holds all of them
     raises: BundleError for an unknown backend or a file it cannot load, ExtraMissingError for one not installed
     """
     if backend == "onnxruntime":
@@ -47,4 +58,8 @@ def load_graph(backend: str, model: Path | bytes, threads: int) -> Graph:
         from edgeasr.backends.tflite import TfliteGraph
 
         return TfliteGraph(model, threads)
-    raise BundleError(f"unknown backend {backend!r}: known backends are onnxruntime, litert and tflite")
+    if backend == "torch":
+        from edgeasr.backends.torch import TorchGraph
+
+        return TorchGraph(model, threads, part)
+    raise BundleError(f"unknown backend {backend!r}: known backends are onnxruntime, litert, tflite and torch")

@@ -53,7 +53,7 @@ def _report(bundle: Bundle) -> dict[str, Any]:
         "tokens": len(bundle.tokens),
         "phones": bundle.config.phone_vocabulary_size,
         "artefacts": {
-            kind: sum(bundle.files[name].size_bytes for name in parts.values())
+            kind: sum(bundle.files[name].size_bytes for name in set(parts.values()))
             for kind, parts in bundle.artefacts.items()
         },
         "default_artefact": bundle.default_artefact,
