@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/")
+POINTER_BITS = struct.calcsize("P") * 8
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 _CPU = "sys/devices/system/cpu"
@@ -70,6 +72,15 @@ def read_hardware(root: Path = ROOT, architecture: str | None = None) -> Hardwar
         memory_bytes=_kilobytes(_after(_text(root / "proc/meminfo"), "MemTotal")),
         max_clock_hz=_max_clock_hz(root, cpuinfo),
     )
+
+
+def program_architecture(architecture: str | None = None, pointer_bits: int = POINTER_BITS) -> str:
+    """What packages are chosen by: a 64-bit kernel says aarch64 to programs of 32 bits too, for which others are made.
+
+    architecture, pointer_bits: of the kernel and of a program; those of this process unless given
+    """
+    machine = architecture or platform.machine()
+    return "armv8l" if pointer_bits == 32 and machine == "aarch64" else machine
 
 
 def usable_cores() -> int:

@@ -9,6 +9,8 @@ import numpy as np
 
 from edgeasr.audio import FileSource, Resampler, Waveform
 
+DEMO_RECORDING = Path(__file__).parent / "models" / "demo.flac"
+
 
 def resampled(path: Path, sample_rate_hz: int) -> Iterator[Waveform]:
     """A recording piece by piece, at this rate. Errors: AudioFormatError, after the samples before what is amiss"""

@@ -90,17 +90,17 @@ class TestMachine:
         assert machine.python(version).status == status
 
     @pytest.mark.parametrize(
-        ("architecture", "bits", "status", "fix"),
+        ("architecture", "bits", "runtimes", "status", "fix"),
         [
-            ("aarch64", 64, "ok", ""),
-            ("aarch64", 32, "fail", "install a 64-bit system"),
-            ("armv7l", 32, "fail", "install a 64-bit system"),
-            ("riscv64", 64, "warn", "aarch64 and x86_64"),
+            ("aarch64", 64, [], "ok", ""),
+            ("aarch64", 32, [], "fail", "install a 64-bit system, or pip install 'edgeasr[tflite]'"),
+            ("armv7l", 32, ["tflite_runtime"], "ok", ""),
+            ("riscv64", 64, [], "warn", "aarch64 and x86_64"),
         ],
     )
-    def test_system(self, tmp_path, architecture, bits, status, fix):
+    def test_system(self, tmp_path, architecture, bits, runtimes, status, fix):
         files(tmp_path, **{"etc__os-release": 'NAME="x"\nPRETTY_NAME="Raspberry Pi OS 12"\n'})
-        found = machine.system(tmp_path, architecture, bits)
+        found = machine.system(tmp_path, architecture, bits, runtimes)
         assert (found.status, fix in found.fix) == (status, True)
         assert found.found.startswith("Raspberry Pi OS 12, kernel ")
         assert f"{architecture}, {bits}-bit" in found.found
@@ -208,6 +208,17 @@ class TestInstallation:
         result = self.versions(monkeypatch, self.WANTED, there)
         assert (result.status, result.found) == ("fail", found)
         assert result.fix.startswith("pip install --upgrade edgeasr")
+
+    @pytest.mark.parametrize(("architecture", "status"), [("armv8l", "ok"), ("aarch64", "fail")])
+    def test_what_is_not_made_for_32_bits_is_not_missed_there(self, monkeypatch, architecture, status):
+        monkeypatch.setattr(installation, "program_architecture", lambda: architecture)
+        wanted = ("numpy>=1.24", "onnxruntime>=1.20; 'armv' not in platform_machine")
+        assert self.versions(monkeypatch, wanted, {"numpy": "1.24.2"}).status == status
+
+    def test_compiled_packages_of_32_bits(self, monkeypatch):
+        monkeypatch.setattr(installation, "installed_runtimes", lambda: ("tflite_runtime",))
+        assert installation._compiled(32) == ("numpy", "soundfile", "tflite_runtime")
+        assert installation._compiled(64) == ("numpy", "onnxruntime", "soundfile", "soxr")
 
     def test_without_metadata_nothing_is_said(self):
         assert installation.packages("no-such-package-at-all").status == "skipped"

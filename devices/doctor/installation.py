@@ -8,13 +8,17 @@ import sys
 from importlib import metadata
 from typing import Any, NamedTuple
 
+from edgeasr.backends import installed_runtimes
 from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.devices.doctor.examination import Check, Circumstances, Finding
+from edgeasr.devices.hardware import POINTER_BITS, program_architecture
 from edgeasr.settings import is_open_to_others, read_files
 
 GROUP = "installation"
 # sounddevice is looked at with the sound system, which it loads.
 _COMPILED = ("numpy", "onnxruntime", "soundfile", "soxr")
+# No wheels of these are for 32 bits: another runtime is there, and the system's library instead of soxr.
+_NOT_FOR_32_BITS = ("onnxruntime", "soxr")
 _EXTRAS = ("bridge", "evaluate", "memory", "mqtt", "profile", "serve")
 _PATIENCE_S = 60
 
@@ -32,17 +36,18 @@ def checks(given: Circumstances) -> list[Check]:
 def packages(name: str = "edgeasr") -> Finding:
     """Installed versions beside those that are wanted; extras where at least one of their packages is there."""
     try:
-        # A dependency of ONNX Runtime, so of ours.
         from packaging.requirements import Requirement
 
         wanted = [Requirement(text) for text in metadata.requires(name) or ()]
     except (ImportError, metadata.PackageNotFoundError) as error:
         return Finding("skipped", f"nothing says what is wanted ({error}): edgeasr was not installed by pip")
-    base = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    here = {"platform_machine": program_architecture()}
+    base = [one for one in wanted if one.marker is None or one.marker.evaluate(here | {"extra": ""})]
     found = _compared(base)
     wrong, extras = found.missing + found.other, []
     for extra in _EXTRAS:
-        compared = _compared([one for one in wanted if one.marker and one.marker.evaluate({"extra": extra})])
+        named = here | {"extra": extra}
+        compared = _compared([one for one in wanted if one not in base and one.marker and one.marker.evaluate(named)])
         # Of extras nothing is missed; what is there has to be right.
         wrong += [one for one in compared.other if one not in wrong]
         extras += [extra] if compared.there and not compared.missing else []
@@ -74,16 +79,18 @@ def _compared(wanted: list[Any]) -> _Compared:
     return compared
 
 
-def wheels(modules: tuple[str, ...] = _COMPILED) -> Finding:
+def wheels(modules: tuple[str, ...] | None = None) -> Finding:
     """Compiled packages of another processor end a program that imports them: so it is one of its own."""
+    modules = _compiled() if modules is None else modules
+    change_rates = "; from edgeasr.soxr_stream import soxr_stream; soxr_stream(48_000, 16_000)"
     done = subprocess.run(
-        [sys.executable, "-c", f"import {', '.join(modules)}"],
+        [sys.executable, "-c", f"import {', '.join(modules)}{change_rates}"],
         capture_output=True,
         text=True,
         timeout=_PATIENCE_S,
         check=False,
     )
-    tags = ", ".join(f"{name} {tag}" for name in ("numpy", "onnxruntime") if (tag := _tag(name)))
+    tags = ", ".join(f"{name} {tag}" for name in ("numpy", "onnxruntime", "tflite-runtime") if (tag := _tag(name)))
     if done.returncode < 0:
         reason = f"importing {', '.join(modules)} ends with {signal.Signals(-done.returncode).name} ({tags})"
         return Finding("fail", reason, "the packages are of another processor: install those of this one")
@@ -93,6 +100,13 @@ def wheels(modules: tuple[str, ...] = _COMPILED) -> Finding:
             "fail", f"{reason} ({tags})", "pip install --force-reinstall edgeasr, or the library that is named"
         )
     return Finding("ok", f"{', '.join(modules)} can be imported: {tags or 'no wheels'}")
+
+
+def _compiled(pointer_bits: int = POINTER_BITS) -> tuple[str, ...]:
+    """What has to be there of compiled packages."""
+    if pointer_bits > 32:
+        return _COMPILED
+    return tuple(name for name in _COMPILED if name not in _NOT_FOR_32_BITS) + installed_runtimes()
 
 
 def _tag(name: str) -> str:

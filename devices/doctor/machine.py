@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import struct
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
+from edgeasr.backends import installed_runtimes
 from edgeasr.devices.detect import detect
 from edgeasr.devices.doctor.examination import Check, Circumstances, Finding
-from edgeasr.devices.hardware import available_memory_bytes
+from edgeasr.devices.hardware import POINTER_BITS, available_memory_bytes
 from edgeasr.profile.sensors import temperature_c
 from edgeasr.profile.throttling import throttle_meter
 from edgeasr.store.paths import default_path
@@ -46,15 +47,24 @@ def python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
     return Finding("ok", f"Python {text} at {sys.executable}")
 
 
-def system(root: Path, architecture: str | None = None, pointer_bits: int = struct.calcsize("P") * 8) -> Finding:
-    """A 64-bit kernel with 32-bit programs is not rare on Raspberry Pis."""
+def system(
+    root: Path,
+    architecture: str | None = None,
+    pointer_bits: int = POINTER_BITS,
+    runtimes: Collection[str] | None = None,
+) -> Finding:
+    """A 64-bit kernel with 32-bit programs is not rare on Raspberry Pis. runtimes: as found here unless given"""
     machine = architecture or platform.machine()
     release = _lines(root / "etc/os-release")
     names = (line.partition("=")[2].strip('"') for line in release if line.startswith("PRETTY_NAME="))
     name = next(names, platform.system())
     text = f"{name}, kernel {platform.release()}, {machine}, {pointer_bits}-bit"
     if pointer_bits == 32:
-        return Finding("fail", text, "install a 64-bit system: ONNX Runtime has no packages for 32-bit ones")
+        there = installed_runtimes() if runtimes is None else runtimes
+        if there:
+            return Finding("ok", f"{text}: models run on {' and '.join(there)}")
+        fix = "install a 64-bit system, or pip install 'edgeasr[tflite]' and take a model exported for tflite-armv7"
+        return Finding("fail", f"{text}: nothing there runs models", fix)
     if machine not in ("aarch64", "arm64", "x86_64", "AMD64"):
         return Finding("warn", text, "packages of ONNX Runtime are known for aarch64 and x86_64")
     return Finding("ok", text)

@@ -8,8 +8,8 @@ from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.devices.detect import detect
 from edgeasr.devices.doctor.examination import Check, Circumstances, Finding
 from edgeasr.metrics import percentiles
-from edgeasr.profile.profiler import DEMO_RECORDING
 from edgeasr.profile.run import StreamRun, stream_run
+from edgeasr.recording import DEMO_RECORDING
 
 GROUP = "recognition"
 _AUDIO_S = 8.0  # about the bundled clip
@@ -48,10 +48,13 @@ class _Runs:
         """The encoder on the board that this is, by the board's profile."""
         import resource
 
+        model = self._recognizer.model
+        if not model.artefact.startswith("onnx"):
+            return Finding("skipped", f"of {model.artefact} no time is predicted: only ONNX's operators can be counted")
+        # They import ONNX Runtime, which a board may do without.
         from edgeasr.profile.model_profile import profile_model
         from edgeasr.profile.prediction import predict, step_work
 
-        model = self._recognizer.model
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         profiled = profile_model(model, self._bundle, DEMO_RECORDING, quick=True)
         found = detect(self._given.root)

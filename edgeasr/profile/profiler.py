@@ -15,8 +15,8 @@ from edgeasr.profile.report import Measured, profile_report
 from edgeasr.profile.run import stream_run
 from edgeasr.profile.sensors import Sampler
 from edgeasr.recognizer import Recognizer
+from edgeasr.recording import DEMO_RECORDING
 
-DEMO_RECORDING = Path(__file__).parents[1] / "models" / "demo.flac"
 AUDIO_S, QUICK_AUDIO_S = 120.0, 20.0
 
 Progress = Callable[[str, float], None]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from edgeasr.audio import FileSource
 from edgeasr.measurement import hear
-from edgeasr.profile.profiler import DEMO_RECORDING
 from edgeasr.recognizer import Recognizer
+from edgeasr.recording import DEMO_RECORDING
 
 # Of the time of the threads that recognise: the rest is for sockets and files, and for what else the machine does.
 SHARE = 0.5
