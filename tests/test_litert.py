@@ -1,6 +1,7 @@
 # ruff: noqa: E402 - torch is looked for before the modules that import it
 import json
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from edgeasr.audio import FileSource
 from edgeasr.backends import load_graph
 from edgeasr.bundle import Bundle
 from edgeasr.bundle_manifest import TensorSpec
-from edgeasr.errors import BundleError
+from edgeasr.errors import BundleError, ExtraMissingError
 from edgeasr.model import AcousticModel
 from edgeasr.recognizer import Recognizer
 
@@ -27,40 +28,69 @@ def named(name, index):
     return entry
 
 
-def tensor(name, shape):
+def tensor(name, shape, scales=()):
+    """Of float32; of int8 and with the content of the second buffer where there are scales."""
     made = schema.TensorT()
     made.name, made.shape, made.type = name, shape, schema.TensorType.FLOAT32
+    if scales:
+        made.type, made.buffer, made.quantization = schema.TensorType.INT8, 1, schema.QuantizationParametersT()
+        made.quantization.scale, made.quantization.zeroPoint = list(scales), [0] * len(scales)
     return made
 
 
-def graph_bytes() -> bytes:
-    """state.sum + x, under names that the tensors themselves do not have."""
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.ADD
-    add = schema.OperatorT()
-    add.inputs, add.outputs = [0, 1], [2]
-    add.builtinOptionsType, add.builtinOptions = schema.BuiltinOptions.AddOptions, schema.AddOptionsT()
-    graph = schema.SubGraphT()
-    graph.tensors = [tensor(name, [1, 3]) for name in ("a", "b", "c")]
-    graph.inputs, graph.outputs, graph.operators = [0, 1], [2], [add]
-    signature = schema.SignatureDefT()
-    signature.inputs, signature.outputs = [named("x", 0), named("state.sum", 1)], [named("next_state.sum", 2)]
+def operator(name, inputs, outputs):
+    """Its code, and itself: both are entries of a model."""
+    code, made = schema.OperatorCodeT(), schema.OperatorT()
+    code.builtinCode = code.deprecatedBuiltinCode = getattr(schema.BuiltinOperator, name.upper())
+    code.version = 1 if name == "add" else 3  # of weights in int8 under activations in float32
+    title = "".join(part.title() for part in name.split("_")) + "Options"
+    made.builtinOptionsType = getattr(schema.BuiltinOptions, title)
+    made.inputs, made.outputs, made.builtinOptions = inputs, outputs, getattr(schema, f"{title}T")()
+    return code, made
+
+
+def model_bytes(tensors, made, inputs, outputs, weights=()) -> bytes:
+    code, one = made
+    graph, signature, model = schema.SubGraphT(), schema.SignatureDefT(), schema.ModelT()
+    graph.tensors, graph.operators = tensors, [one]
+    graph.inputs, graph.outputs = list(inputs.values()), list(outputs.values())
+    signature.inputs, signature.outputs = ([named(*pair) for pair in side.items()] for side in (inputs, outputs))
     signature.signatureKey = "serving_default"
-    model = schema.ModelT()
+    content = schema.BufferT()
+    content.data = np.array(weights, np.int8).view(np.uint8)
     model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
-    model.buffers, model.signatureDefs = [schema.BufferT()], [signature]
+    model.buffers, model.signatureDefs = [schema.BufferT(), content], [signature]
     builder = flatbuffers.Builder()
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
 
 
+def graph_bytes() -> bytes:
+    """state.sum + x, under names that the tensors themselves do not have."""
+    tensors = [tensor(name, [1, 3]) for name in ("a", "b", "c")]
+    add = operator("add", [0, 1], [2])
+    return model_bytes(tensors, add, {"x": 0, "state.sum": 1}, {"next_state.sum": 2})
+
+
+def layer_bytes(*scales) -> bytes:
+    """x and a matrix of two channels, in int8 with one scale or two."""
+    tensors = [tensor("a", [1, 3]), tensor("w", [2, 3], scales), tensor("y", [1, 2])]
+    layer = operator("fully_connected", [0, 1, -1], [2])
+    return model_bytes(tensors, layer, {"x": 0}, {"y": 2}, weights=[1, 2, 3, 4, 5, 6])
+
+
+@pytest.fixture(params=["litert", "tflite"])
+def backend(request):
+    return request.param
+
+
 @pytest.fixture(params=["bytes", "path"])
-def graph(request, tmp_path):
+def graph(request, tmp_path, backend):
     content = graph_bytes()
     if request.param == "path":
         (tmp_path / "step.tflite").write_bytes(content)
-        return load_graph("litert", tmp_path / "step.tflite", threads=1)
-    return load_graph("litert", content, threads=1)
+        return load_graph(backend, tmp_path / "step.tflite", threads=1)
+    return load_graph(backend, content, threads=1)
 
 
 def row(*values):
@@ -88,6 +118,25 @@ def test_what_is_no_model_is_refused(tmp_path, content):
         load_graph("litert", path, threads=1)
 
 
+def test_weights_with_one_scale_are_run_by_both(backend):
+    layer = load_graph(backend, layer_bytes(0.5), threads=1)
+    np.testing.assert_allclose(layer.run({"x": row(1, 1, 1)})["y"], [[3.0, 7.5]], rtol=0.01)
+
+
+def test_weights_with_a_scale_a_channel_are_refused_for_tflite_runtime():
+    layer = load_graph("litert", layer_bytes(0.5, 0.25), threads=1)
+    np.testing.assert_allclose(layer.run({"x": row(1, 1, 1)})["y"], [[3.0, 3.75]], rtol=0.01)
+    with pytest.raises(BundleError, match=r"has int8 weights with 2 scales .*misreads.* --target tflite-armv7$"):
+        load_graph("tflite", layer_bytes(0.5, 0.25), threads=1)
+
+
+def test_without_a_runtime_the_extra_is_named(monkeypatch):
+    for name in ("ai_edge_litert.interpreter", "tflite_runtime.interpreter"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ExtraMissingError, match=r"^tflite-runtime is not installed.* pip install 'edgeasr\[tflite\]'"):
+        load_graph("tflite", graph_bytes(), threads=1)
+
+
 # Export, in the environment that it has of its own
 
 
@@ -99,7 +148,7 @@ def bundle(exported, repository, tmp_path_factory):
         pytest.skip("litert-torch is not set up: `make litert` does it")
     folder = tmp_path_factory.mktemp("litert")
     exported.checkpoint.save(folder / "toy.safetensors")
-    kinds = ("onnx-int8", "onnx-fp32", "litert-int8", "litert-fp32")
+    kinds = ("onnx-int8", "onnx-fp32", "litert-int8", "litert-fp32", "tflite-int8")
     done = subprocess.run(
         [program, "export", folder / "toy.safetensors", "--output", folder / "toy-model", "--json"]
         + [argument for kind in kinds for argument in ("--artefact", kind)]
@@ -116,9 +165,16 @@ def test_every_artefact_is_that_of_torch(bundle):
     rows = {row["artefact"]: row for row in bundle[1]["artefacts"]}
     assert rows["litert-fp32"]["max_difference"] < 1e-4
     assert rows["litert-fp32"]["agreement"] == 1.0
-    assert rows["litert-int8"]["max_difference"] > 1e-4
-    assert rows["litert-int8"]["snr_db"] > 20
-    assert rows["litert-int8"]["size_mb"] < rows["litert-fp32"]["size_mb"]
+    for kind in ("litert-int8", "tflite-int8"):
+        assert rows[kind]["max_difference"] > 1e-4
+        assert rows[kind]["snr_db"] > 20
+        assert rows[kind]["size_mb"] < rows["litert-fp32"]["size_mb"]
+
+
+def test_a_scale_a_matrix_is_for_tflite_runtime_and_a_scale_a_channel_is_refused_there(bundle):
+    assert AcousticModel(bundle[0], backend="tflite-int8").backend == "tflite"
+    with pytest.raises(BundleError, match="misreads"):
+        load_graph("tflite", bundle[0].artefact("litert-int8")["step"], threads=1)
 
 
 def test_both_runtimes_read_and_write_the_same(bundle):

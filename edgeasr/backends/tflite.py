@@ -23,8 +23,9 @@ class TfliteGraph(InterpreterGraph):
 
     def __init__(self, model: Path | bytes, threads: int = 1) -> None:
         super().__init__(*_runtime(), model, threads)
-        weights = [one["quantization_parameters"]["scales"] for one in self._interpreter.get_tensor_details()]
-        if (scales := max((len(each) for each in weights), default=0)) > 1:
+        parameters = [one["quantization_parameters"] for one in self._interpreter.get_tensor_details()]
+        # LiteRT repeats one scale for every channel: what is the same needs no telling apart.
+        if (scales := max(len(set(one["scales"].tolist())) for one in parameters)) > 1:
             raise BundleError(
                 f"{self._name} has int8 weights with {scales} scales a matrix, which tflite-runtime misreads: "
                 "export the model with --target tflite-armv7"
