@@ -43,6 +43,10 @@ class ExtraMissingError(EdgeasrError):
     """A feature whose optional packages are not installed; the message names the extra."""
 
 
+class AcceleratorError(EdgeasrError):
+    """A GPU, its driver or one of its libraries that is missing or fails."""
+
+
 class ActionError(EdgeasrError):
     """A final that an action did not take. again: whether it may take it later"""
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeasr.backends import Array, Graph, load_graph
+from edgeasr.backends.choice import chosen_artefact
 from edgeasr.bundle import Bundle
 from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.config import ModelConfig
@@ -25,15 +26,6 @@ from edgeasr.word_tables import word_graph
 
 Floats = NDArray[np.float32]
 State = Mapping[str, Array]
-
-# Which backend runs an artefact, by the first part of its kind ("onnx-int8").
-BACKEND_OF = {
-    "onnx": "onnxruntime",
-    "litert": "litert",
-    "tflite": "tflite",
-    "tensorrt": "onnxruntime",
-    "torch": "torch",
-}
 
 STEP, MEMORY = "step", "memory"
 _STEP_PART = re.compile(rf"{STEP}\.([1-9][0-9]{{1,4}})")
@@ -67,15 +59,14 @@ class AcousticModel:
     """Features in, token log-probabilities out, one chunk at a time. Streams share a model; each has its state.
 
     bundle:  a checked bundle
-    backend: None takes what the bundle's default artefact asks for
+    backend: one of edgeasr.backends, or an artefact; None takes what the bundle's default artefact asks for
     threads: of the backend's matrix products; one is best for chunks of this size
     errors:  BundleError for a bundle without an artefact for the backend, or whose files are not what its manifest says
     """
 
     def __init__(self, bundle: Bundle, *, backend: str | None = None, threads: int = 1) -> None:
-        kind = _artefact_kind(bundle, backend)
-        self.backend = BACKEND_OF[kind.split("-")[0]]
-        self.artefact, self.threads, self.name = kind, threads, bundle.name
+        self.artefact, self.backend = chosen_artefact(bundle, backend)
+        self.threads, self.name = threads, bundle.name
         self.config = bundle.config
         self._bundle = bundle
         self.tokenizer = Tokenizer(bundle.tokens)
@@ -177,19 +168,6 @@ def _next_values(outputs: Mapping[str, Array]) -> dict[str, Array]:
 
 def _under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
-
-
-def _artefact_kind(bundle: Bundle, backend: str | None) -> str:
-    """The artefact to run: the default one if it fits, else the first that does."""
-    kinds = [bundle.default_artefact, *sorted(bundle.artefacts)]
-    fitting = [k for k in kinds if (b := BACKEND_OF.get(k.split("-")[0])) and backend in (None, k, b)]
-    if not fitting:
-        runtimes = sorted({BACKEND_OF[k.split("-")[0]] for k in kinds if k.split("-")[0] in BACKEND_OF})
-        raise BundleError(
-            f"bundle {bundle.path} has {', '.join(sorted(bundle.artefacts))}, none for backend {backend!r}: choose one "
-            f"of these or of {', '.join(runtimes)}, or export what is missing"
-        )
-    return fitting[0]
 
 
 def _check_signature(bundle: Bundle) -> None:

@@ -18,6 +18,8 @@ Array = NDArray[np.generic]
 
 # Packages that run graphs, by the names under which they are imported.
 _RUNTIMES = ("onnxruntime", "ai_edge_litert", "tflite_runtime")
+# What can be asked for; choice.py has which artefacts each of them runs.
+_KNOWN = ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "litert", "tflite", "torch")
 
 
 class Graph(Protocol):
@@ -44,8 +46,17 @@ def load_graph(backend: str, model: Path | bytes, threads: int, part: str = "ste
     """A graph on the named backend.
 
     part:   which one, where a file holds all of them
-    raises: BundleError for an unknown backend or a file it cannot load, ExtraMissingError for one not installed
+    raises: BundleError for an unknown backend or a file it cannot load, ExtraMissingError for one not installed,
+            AcceleratorError for a GPU that cannot be used
     """
+    if backend in ("onnxruntime-cuda", "onnxruntime-tensorrt"):
+        from edgeasr.backends.onnxruntime import OnnxGraph
+
+        return OnnxGraph(model, threads, "cuda" if backend == "onnxruntime-cuda" else "tensorrt")
+    if backend == "tensorrt":
+        from edgeasr.backends.tensorrt import TensorrtGraph
+
+        return TensorrtGraph(model, threads)
     if backend == "onnxruntime":
         from edgeasr.backends.onnxruntime import OnnxGraph
 
@@ -62,4 +73,4 @@ def load_graph(backend: str, model: Path | bytes, threads: int, part: str = "ste
         from edgeasr.backends.torch import TorchGraph
 
         return TorchGraph(model, threads, part)
-    raise BundleError(f"unknown backend {backend!r}: known backends are onnxruntime, litert, tflite and torch")
+    raise BundleError(f"unknown backend {backend!r}: known backends are {', '.join(_KNOWN)}")

@@ -1,4 +1,4 @@
-"""Graphs on ONNX Runtime's CPU provider."""
+"""Graphs on ONNX Runtime, on the processor unless a GPU is asked for."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeasr.backends.execution_providers import Device, providers_for, require_provider
 from edgeasr.backends.output_buffers import OutputBuffers
 from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.errors import BundleError, ExtraMissingError
@@ -28,27 +29,33 @@ _DTYPES = {"float": "float32", "double": "float64"}
 
 
 class OnnxGraph:
-    """One graph of a bundle; it holds weights and no stream's state, so streams share it."""
+    """One graph of a bundle; it holds weights and no stream's state, so streams share it.
 
-    def __init__(self, model: Path | bytes, threads: int = 1) -> None:
+    errors: BundleError for a file that cannot be loaded; with a GPU also ExtraMissingError where this build of ONNX
+            Runtime does not use it, and AcceleratorError
+    """
+
+    def __init__(self, model: Path | bytes, threads: int = 1, device: Device = "cpu") -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         source = model if isinstance(model, bytes) else str(model)
+        providers = providers_for(device, model, onnxruntime.get_available_providers())
         try:
-            self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(source, options, providers=providers)
         except Exception as error:
             name = "the model" if isinstance(model, bytes) else model
             raise BundleError(f"ONNX Runtime cannot load {name} ({error}): export the bundle again") from error
         self.inputs = _specs(self._session.get_inputs())
         self.outputs = _specs(self._session.get_outputs())
-        self._buffers = OutputBuffers(self._session, self.inputs, self.outputs)
+        require_provider(device, self._session.get_providers())
+        self._buffers = OutputBuffers(self._session, self.inputs, self.outputs) if device == "cpu" else None
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
         """Outputs by name, not to be written to; `inputs` may hold more than the graph reads."""
-        outputs = self._buffers.run(inputs)
+        outputs = self._buffers.run(inputs) if self._buffers else None
         if outputs is not None:
             return outputs
         feed = {name: inputs[name] for name in self.inputs}

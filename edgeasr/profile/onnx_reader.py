@@ -15,6 +15,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
+from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.errors import BundleError
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
@@ -25,7 +26,11 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Graph": {"node": (1, "*Node"), "initializer": (5, "*Tensor"), "input": (11, "*Value"), "output": (12, "*Value")},
     "Node": {"input": (1, "*string"), "output": (2, "*string"), "name": (3, "string"), "op_type": (4, "string")},
     "Tensor": {"dims": (1, "*int64"), "data_type": (2, "int32"), "name": (8, "string")},
-    "Value": {"name": (1, "string")},
+    "Value": {"name": (1, "string"), "type": (2, "Type")},
+    "Type": {"tensor_type": (1, "TensorType")},
+    "TensorType": {"elem_type": (1, "int32"), "shape": (2, "Shape")},
+    "Shape": {"dim": (1, "*Dimension")},
+    "Dimension": {"dim_value": (1, "int64"), "dim_param": (2, "string")},
 }
 # Numbers of TensorProto.DataType: the type as numpy names it, and the bits of an element.
 _DTYPES = {
@@ -66,12 +71,13 @@ class GraphNode:
 
 @dataclass(frozen=True)
 class OnnxContent:
-    """A graph. inputs, outputs: names of what the whole graph reads and gives"""
+    """A graph. inputs, outputs: names of what the whole graph reads and gives; specs: their sizes and types"""
 
     nodes: tuple[GraphNode, ...]
     initializers: Mapping[str, Initializer]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    specs: Mapping[str, TensorSpec]
 
     @property
     def weight_bytes(self) -> int:
@@ -88,6 +94,7 @@ def read_onnx(model: Path | bytes) -> OnnxContent:
         {tensor.name: _initializer(tensor, name) for tensor in graph.initializer},
         tuple(value.name for value in graph.input),
         tuple(value.name for value in graph.output),
+        {value.name: _spec(value) for value in (*graph.input, *graph.output)},
     )
 
 
@@ -112,6 +119,13 @@ def _parsed(model: Path | bytes, name: str) -> Any:
     if not parsed.graph.node:
         raise BundleError(f"got {name} without operators, wanted an ONNX model: export the bundle again")
     return parsed
+
+
+def _spec(value: Any) -> TensorSpec:
+    """Sizes that vary are names, as ONNX Runtime has them; a type that is not listed here is its number."""
+    tensor = value.type.tensor_type
+    dtype, _ = _DTYPES.get(tensor.elem_type, (str(tensor.elem_type), 0))
+    return TensorSpec(tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim), dtype)
 
 
 def _initializer(tensor: Any, name: str) -> Initializer:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 OPSET = 18
 _IR_VERSION = 8
 
-_ELEMENT_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9}
+_ELEMENT_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9, "float16": 10}
 _FLOAT, _INT, _INTS = 1, 2, 7  # AttributeProto.AttributeType
 
 
