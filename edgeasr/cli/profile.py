@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeasr.cli.extras import needs_extra
-from edgeasr.cli.options import DecoderName, Model, Threads
+from edgeasr.cli.options import Backend, DecoderName, Model, Threads
 from edgeasr.cli.terminal import StatusLine, write_out
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def profile(
     ] = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Measure the machine again.")] = False,
     model: Model = None,
-    backend: Annotated[str | None, typer.Option(help="Runtime, or artefact of the bundle, such as onnx-fp32.")] = None,
+    backend: Backend = None,
     decoder: DecoderName = None,
     threads: Threads = 1,
 ) -> None:
@@ -69,6 +69,8 @@ def profile(
     if html or plot:
         with needs_extra("profile"):
             import matplotlib  # noqa: F401, said before minutes are spent on measuring
+    import edgeasr.backends.onnxruntime  # noqa: F401, says what to do where ONNX Runtime is not there
+
     from edgeasr.profile.profiler import Settings, profile_machine_and_model
 
     settings = Settings(
