@@ -6,11 +6,12 @@
 # FOLDER is ~/edgeasr unless given. PIP OPTIONs go to `pip install`: --no-index --find-links WHEELS without a network.
 # INSTALL_PACKAGE is what pip installs: the source tree that this lies in unless set, `edgeasr` where it lies in none;
 # a path to a wheel, say, or edgeasr[litert].
-# INSTALL_MODEL is the bundle to hear the clip with: the one that comes along unless set.
+# INSTALL_MODEL is the bundle to hear the clip with: the one that comes along unless set. A system of 32 bits needs one
+# that was exported with --target tflite-armv7.
 set -eu
 
 usage() {
-    sed -n '2,9s/^# \{0,1\}//p' "$0"
+    sed -n '2,10s/^# \{0,1\}//p' "$0"
 }
 
 say() {
@@ -42,8 +43,10 @@ command -v apt-get >/dev/null || fail 'got a system without apt-get, wanted Rasp
 architecture=$(dpkg --print-architecture)
 case $architecture in
     arm64 | amd64) ;;
-    armhf) fail 'got a system of 32 bits, for which there is no ONNX Runtime: install the 64-bit Raspberry Pi OS' ;;
-    *) fail "got a system of $architecture, wanted arm64 or amd64: there are no packages for others" ;;
+    armhf)
+        [ -n "${INSTALL_MODEL-}" ] ||
+            fail 'got no INSTALL_MODEL on a system of 32 bits, wanted a model that was exported for tflite-armv7, or 64 bits' ;;
+    *) fail "got a system of $architecture, wanted arm64, amd64 or armhf: there are no packages for others" ;;
 esac
 
 # JetPack 5 and 6 bring Python 3.8 and 3.10: a newer one has to be named.
@@ -56,6 +59,21 @@ case $version in
 esac
 
 packages="$(basename "$python")-venv libportaudio2"
+system_packages=''
+as_32_bits=''
+if [ "$architecture" = armhf ]; then
+    [ "$version" = 3.11 ] ||
+        fail "got Python $version on a system of 32 bits, wanted 3.11, for which tflite-runtime is made: take Bookworm"
+    # PyPI has no wheels of numpy and cffi for it: Debian's are used, and libraries where wheels bring their own.
+    packages="$packages python3-numpy python3-cffi libsndfile1 libsoxr0"
+    system_packages=--system-site-packages
+    case $package in
+        *']') ;;
+        *) package="${package}[tflite]" ;;
+    esac
+    # pip asks the kernel what it runs on, and one of 64 bits would not say 32.
+    [ "$(uname -m)" != aarch64 ] || as_32_bits='setarch linux32'
+fi
 missing=''
 for one in $packages; do
     dpkg-query -W -f '${db:Status-Status}' "$one" 2>/dev/null | grep -qx installed || missing="$missing $one"
@@ -70,8 +88,10 @@ if [ -n "$missing" ]; then
 fi
 
 say "Installing $package into $folder"
-"$python" -m venv "$folder"
-"$folder/bin/python" -m pip --disable-pip-version-check install --quiet "$@" "$package" ||
+# shellcheck disable=SC2086 # nothing or one word; nothing or two
+"$python" -m venv $system_packages "$folder"
+# shellcheck disable=SC2086
+$as_32_bits "$folder/bin/python" -m pip --disable-pip-version-check install --quiet "$@" "$package" ||
     fail "pip could not install $package into $folder: what it said is above"
 
 say 'Hearing the bundled clip'
@@ -79,6 +99,8 @@ clip=$("$folder/bin/python" -c 'import edgeasr, pathlib; print(pathlib.Path(edge
 wanted='it was the first time that she had seen the old house
 there was a man in the house and he had a great deal of money'
 heard=$("$folder/bin/edgeasr" transcribe "$clip" ${INSTALL_MODEL:+--model "$INSTALL_MODEL"}) || fail "edgeasr could not transcribe $clip: run $folder/bin/edgeasr doctor"
+# Another model may hear other words.
+[ -z "${INSTALL_MODEL-}" ] || [ -z "$heard" ] || wanted=$heard
 [ "$heard" = "$wanted" ] || fail "heard '$heard', wanted '$wanted': run $folder/bin/edgeasr doctor"
 say "$heard"
 say "It works. What else listening needs: $folder/bin/edgeasr doctor"

@@ -1,6 +1,7 @@
 """Boards under emulation: Debian roots of Arm with the wheels that a board installs, in which qemu runs every program.
 
-    python tests/emulated_board.py     makes them in .venv/boards: mmdebstrap extracts packages, pip downloads wheels
+    python tests/emulated_board.py     makes them in .venv/boards: mmdebstrap extracts packages, pip downloads wheels;
+                                       and an environment of this machine with what the 32-bit board runs
 
 Programs of a root run by their path, as on a board: qemu is registered for Arm's binaries in a user namespace (Linux
 6.7 and newer), so that nothing outside changes. QEMU_CPU names the core. An emulated core gives the results of a board,
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,20 +24,29 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDER = REPOSITORY / ".venv" / "boards"
+TFLITE_HERE = FOLDER / "tflite-here"  # an environment of this machine with tflite-runtime, which wants an older numpy
 DEBIAN = "http://deb.debian.org/debian"
-BASE = ("numpy>=2.1", "onnxruntime>=1.20", "sounddevice>=0.5", "soundfile>=0.13", "soxr>=0.5", "typer>=0.19,<0.29")
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 TOOLS = ("mmdebstrap", "unshare", "chroot", "dpkg")
 
 _SYSTEM = "base-files bash coreutils dash dpkg grep libc-bin libportaudio2 python3 python3-venv sed util-linux"
 _MADE = "is-made"  # a file that says what a root was made of
 
 
+def wanted(*names: str, extra: str = "") -> tuple[str, ...]:
+    """Requirements of the project: those of the base install, or of an extra, and of these packages alone if named."""
+    listed = PROJECT["optional-dependencies"][extra] if extra else PROJECT["dependencies"]
+    return tuple(one for one in listed if not names or one.startswith(names))
+
+
 @dataclass(frozen=True)
 class Board:
     """A root and what emulates it.
 
+    cores:    that can be emulated of it
     packages: of Debian, beside those of every root
-    wheels:   what pip downloads; with these platform tags
+    wheels:   what pip downloads, and what these need; with these platform tags
+    alone:    what it downloads without what these need, which is among the packages
     magic:    of its binaries: class and machine in the header of an ELF file, for binfmt_misc
     """
 
@@ -44,10 +55,12 @@ class Board:
     architecture: str
     python: str
     qemu: str
+    cores: tuple[str, ...]
     magic: tuple[str, str]
+    wheels: tuple[str, ...]
+    tags: tuple[str, ...]
     packages: str = ""
-    wheels: tuple[str, ...] = BASE
-    tags: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
 
     @property
     def root(self) -> Path:
@@ -60,16 +73,16 @@ class Board:
         return FOLDER / self.name / "wheels"
 
 
-AARCH64_TAGS = tuple(f"manylinux_2_{minor}_aarch64" for minor in (17, 26, 27, 28, 31, 34, 35, 36))
 PI_64 = Board(
     "bookworm-arm64",
     "bookworm",
     "arm64",
     "3.11",
     "qemu-aarch64-static",
+    ("cortex-a53", "cortex-a72", "cortex-a76"),
     (r"\x02", r"\xb7"),
-    wheels=(*BASE, "ai-edge-litert>=2.3"),
-    tags=("manylinux2014_aarch64", *AARCH64_TAGS),
+    wheels=(*wanted(), *wanted(extra="litert"), "setuptools>=77"),
+    tags=("manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in (17, 26, 27, 28, 31, 34, 35, 36))),
 )
 PI_32 = Board(
     "bookworm-armhf",
@@ -77,14 +90,13 @@ PI_32 = Board(
     "armhf",
     "3.11",
     "qemu-arm-static",
+    ("cortex-a7",),
     (r"\x01", r"\x28"),
-    packages="python3-numpy python3-soundfile",
-    wheels=("tflite-runtime>=2.14",),
-    tags=("manylinux_2_34_armv7l", "manylinux2014_armv7l"),
+    wheels=wanted("packaging", "typer"),
+    tags=("manylinux2014_armv7l", *(f"manylinux_2_{minor}_armv7l" for minor in (17, 31, 34, 35, 36))),
+    packages="libsndfile1 libsoxr0 python3-cffi python3-numpy",
+    alone=(*wanted("sounddevice", "soundfile"), *wanted("tflite-runtime", extra="tflite")),
 )
-# What these need beside them is pure Python; numpy and cffi are Debian's.
-_PURE = ("typer>=0.19,<0.29", "sounddevice>=0.5", "rich", "shellingham", "typing-extensions", "annotated-doc")
-_PURE += ("markdown-it-py", "mdurl", "pygments", "packaging", "click", "setuptools>=77")
 
 # Identification registers of the cores, as a kernel shows them.
 PARTS = {"cortex-a53": "0xd03", "cortex-a72": "0xd08", "cortex-a76": "0xd0b", "cortex-a7": "0xc07"}
@@ -114,13 +126,8 @@ def unusable(board: Board) -> str | None:
         return f"no root of {board.name}: run `make test-arm`"
     if missing := [tool for tool in (board.qemu, "unshare", "chroot") if shutil.which(tool) is None]:
         return f"not installed: {', '.join(missing)}"
-    done = run(board, next(iter(cores(board))), ["true"])
+    done = run(board, board.cores[0], ["true"])
     return None if done.returncode == 0 else f"no emulation in a user namespace: {done.stderr.strip()}"
-
-
-def cores(board: Board) -> tuple[str, ...]:
-    """What can be emulated of it."""
-    return ("cortex-a53", "cortex-a72", "cortex-a76") if board.architecture == "arm64" else ("cortex-a7",)
 
 
 def run(
@@ -190,7 +197,7 @@ def _write_kernel(folder: Path, core: str) -> None:
 def make(board: Board) -> None:
     """The root and the wheels, unless they are there. errors: CalledProcessError"""
     made = FOLDER / board.name / _MADE
-    recipe = repr(board) + repr(_PURE) + _SYSTEM
+    recipe = repr(board) + _SYSTEM
     if made.is_file() and made.read_text() == recipe:
         return
     shutil.rmtree(made.parent, ignore_errors=True)
@@ -212,7 +219,7 @@ def _extract(board: Board) -> None:
             (library.parents[1] / library.name).symlink_to(f"{name}/{library.name}")
     for name in ("dev", "proc", "sys"):
         (board.root / name).mkdir(exist_ok=True)
-    done = run(board, next(iter(cores(board))), ["/sbin/ldconfig"])
+    done = run(board, board.cores[0], ["/sbin/ldconfig"])
     if done.returncode:
         sys.exit(f"emulated_board.py: {board.name}: ldconfig does not run: {done.stderr.strip()}")
 
@@ -221,10 +228,21 @@ def _download(board: Board) -> None:
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--only-binary=:all:")
     target = ("--implementation", "cp", "--python-version", board.python, "--dest", str(board.wheelhouse))
     tags = [argument for tag in board.tags for argument in ("--platform", tag)]
-    if board.architecture == "armhf":
-        _run(*pip, *target, *tags, "--no-deps", *board.wheels, *_PURE)
-    else:
-        _run(*pip, *target, *tags, *board.wheels, "setuptools>=77")
+    _run(*pip, *target, *tags, *board.wheels)
+    if board.alone:
+        _run(*pip, *target, *tags, "--no-deps", *board.alone)
+
+
+def make_tflite_here() -> None:
+    """The environment, unless it is there. errors: CalledProcessError"""
+    made = TFLITE_HERE / _MADE
+    recipe = repr(PROJECT)
+    if made.is_file() and made.read_text() == recipe:
+        return
+    _run(sys.executable, "-m", "venv", "--clear", str(TFLITE_HERE))
+    pip = (str(TFLITE_HERE / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+    _run(*pip, "--editable", f"{REPOSITORY}[tflite,evaluate]")
+    made.write_text(recipe)
 
 
 def _run(*command: str) -> None:
@@ -236,7 +254,9 @@ def main() -> None:
     """Make every root that is missing."""
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
         sys.exit(f"emulated_board.py: not installed: {', '.join(missing)}: apt-get install mmdebstrap util-linux dpkg")
-    make(PI_64)
+    for board in (PI_64, PI_32):
+        make(board)
+    make_tflite_here()
 
 
 if __name__ == "__main__":
