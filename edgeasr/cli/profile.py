@@ -70,7 +70,6 @@ def profile(
         with needs_extra("profile"):
             import matplotlib  # noqa: F401, said before minutes are spent on measuring
     import edgeasr.backends.onnxruntime  # noqa: F401, says what to do where ONNX Runtime is not there
-
     from edgeasr.profile.profiler import Settings, profile_machine_and_model
 
     settings = Settings(
