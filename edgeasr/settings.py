@@ -29,7 +29,7 @@ from edgeasr.errors import ConfigError
 PREFIX = "EDGEASR_"
 SYSTEM_FILE = Path("/etc/edgeasr/config.toml")
 # The options that may stand before the first section, and as EDGEASR_MODEL in the environment.
-SHARED = ("decoder", "model", "threads")
+SHARED = ("backend", "decoder", "model", "threads")
 # Variables of our own that set no option: which file is read, and what --exec tells its programs.
 OTHER_VARIABLES = ("EDGEASR_CONFIG", "EDGEASR_EVENT")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeasr.cli.endpoint_options import EndpointRules, Explain, GateSwitch, listening
-from edgeasr.cli.options import DecoderName, Model, Threads
+from edgeasr.cli.options import Backend, DecoderName, Model, Threads
 from edgeasr.cli.own_word_options import DictionaryFile, GrammarFile, GrammarThreshold, HotwordFile, own_words
 from edgeasr.cli.terminal import StatusLine, print_error, write_out
 
@@ -48,7 +48,7 @@ def evaluate(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     model: Model = None,
-    backend: Annotated[str | None, typer.Option(help="Runtime, or artefact of the bundle, such as onnx-fp32.")] = None,
+    backend: Backend = None,
     decoder: DecoderName = None,
     threads: Threads = 1,
     grammar: GrammarFile = None,

@@ -14,6 +14,7 @@ from edgeasr.cli.actions import Exec, ExecJobs, ExecTimeout, MqttUrl, WebhookAll
 from edgeasr.cli.budget import BudgetBattery, BudgetRtf, BudgetTemperature, budget_check
 from edgeasr.cli.endpoint_options import EndpointRules, Explain, GateSwitch, listening
 from edgeasr.cli.options import (
+    Backend,
     DecoderName,
     Json,
     Model,
@@ -71,6 +72,7 @@ def listen(
     srt: Srt = False,
     vtt: Vtt = False,
     model: Model = None,
+    backend: Backend = None,
     decoder: DecoderName = None,
     threads: Threads = 1,
     grammar: GrammarFile = None,
@@ -130,7 +132,7 @@ def listen(
         ExitStack() as opened,
     ):
         bridge = cast("BridgeSource", audio) if choice.is_bridge else None
-        loaded = load_model(model, threads=threads)
+        loaded = load_model(model, backend=backend, threads=threads)
         memory = opened.enter_context(
             remembering(loaded, path, wanted=remember, max_mb=store_mb, max_days=store_days, recall=recall)
         )

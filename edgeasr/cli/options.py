@@ -15,6 +15,14 @@ Model = Annotated[
     str | None,
     typer.Option(metavar="BUNDLE", help="Folder or .edgeasr file of another model than the bundled one."),
 ]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What runs the model: a runtime, onnxruntime say, or an artefact of the bundle, such as onnx-fp32; on an "
+        "NVIDIA GPU onnxruntime-cuda, onnxruntime-tensorrt or tensorrt (docs/jetson.md).",
+    ),
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the model; one is best for most boards.")]
 DecoderName = Annotated[
     Literal["greedy", "lm"] | None,

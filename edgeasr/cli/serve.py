@@ -16,7 +16,7 @@ import typer
 from edgeasr.allocator import keep_little
 from edgeasr.cli.endpoint_options import EndpointRules, GateSwitch, listening
 from edgeasr.cli.front_options import FrontOptions
-from edgeasr.cli.options import DecoderName, Model, Threads
+from edgeasr.cli.options import Backend, DecoderName, Model, Threads
 from edgeasr.cli.signals import StopSignals
 from edgeasr.cli.sources import SourceChoice, open_source
 from edgeasr.cli.start_checks import check_source
@@ -84,6 +84,7 @@ def serve(
     ] = 60.0,
     workers: Annotated[int, typer.Option(min=1, help="Streams whose steps run at the same time.")] = 1,
     model: Model = None,
+    backend: Backend = None,
     decoder: DecoderName = None,
     threads: Threads = 1,
     endpoint: EndpointRules = "normal",
@@ -117,7 +118,7 @@ def serve(
 
     logging.basicConfig(format="edgeasr: %(message)s")
     warnings.filterwarnings("ignore", module=r"aiohttp\.multipart")  # of requests that are answered as malformed
-    loaded = load_model(model, threads=threads)
+    loaded = load_model(model, backend=backend, threads=threads)
     hearing = listening(endpoint, gate=gate, explain=False)
     new_recognizer = partial(Recognizer, loaded, decoder=decoder, **hearing)
     streams = max_streams or streams_for(measured_rtf(new_recognizer()), workers)

@@ -16,6 +16,7 @@ import typer
 
 from edgeasr.cli.endpoint_options import EndpointRules, Explain, GateSwitch, listening
 from edgeasr.cli.options import (
+    Backend,
     DecoderName,
     Format,
     Json,
@@ -62,6 +63,7 @@ def transcribe(
         bool, typer.Option("--partials", help="With --json, print partial segments too, as `listen` does.")
     ] = False,
     model: Model = None,
+    backend: Backend = None,
     decoder: DecoderName = None,
     threads: Threads = 1,
     grammar: GrammarFile = None,
@@ -92,7 +94,7 @@ def transcribe(
     own = own_words(grammar, grammar_threshold, hotwords, dictionary)
     from edgeasr.recognizer import Recognizer, load_model
 
-    loaded = load_model(model, threads=threads)
+    loaded = load_model(model, backend=backend, threads=threads)
     exit_code = 0
     with remembering(loaded, store, wanted=remember, max_mb=store_mb, max_days=store_days, recall=recall) as memory:
         recognizer = Recognizer(
