@@ -1,7 +1,7 @@
 """A day of audio through the live path, faster than it was spoken: does anything grow, get slower, or get lost?
 
 A thread plays PortAudio's: it calls the microphone's callback with blocks of 40 ms, over and over the same recordings.
-Run by `make soak`.
+The last hour is heard in turns with the first hour of a fresh process, step by step. Run by `make soak`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 import soundfile
 import soxr
 from soak import SPEECH, recordings
+from soak_turns import Turns, Twin, over
 
 from edgeasr.allocator import keep_little
 from edgeasr.audio import AudioBlock
@@ -159,13 +160,18 @@ class Steps:
     cpu_ms: np.ndarray = field(default_factory=lambda: np.zeros(60_000, np.float32))
     number: int = 0
     by_hour: list[dict[str, float]] = field(default_factory=list)
+    turns: Turns | None = None
 
     def step(self, recognizer: Recognizer) -> list[Any]:
+        if self.turns:
+            self.turns.take()
         wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
         events = recognizer.step()
         self.wall_ms[self.number] = (time.perf_counter_ns() - wall) / 1e6
         self.cpu_ms[self.number] = (time.thread_time_ns() - cpu) / 1e6
         self.number += 1
+        if self.turns:
+            self.turns.give()
         return events
 
     def end_hour(self) -> None:
@@ -190,8 +196,8 @@ class Steps:
         steps.by_hour.clear()
         return steps
 
-    def last_over_first(self, key: str) -> float:
-        return round(self.by_hour[-1][key] / self.by_hour[0][key], 3)
+    def last_over(self, first: dict[str, float]) -> dict[str, float]:
+        return {key: over(value, first[key]) for key, value in self.by_hour[-1].items() if key != "rss_mb"}
 
 
 class Repetitions:
@@ -249,6 +255,12 @@ def resident_kb() -> int:
     return int(found[1])
 
 
+def fresh_hour(options: argparse.Namespace) -> Twin:
+    """Another process with the same choices that hears an hour, or less where the whole is less."""
+    choices = ("--minutes", options.minutes, "--rate", options.rate, "--decoder", options.decoder)
+    return Twin([__file__, "--hours", str(min(1.0, options.hours)), *map(str, choices)])
+
+
 def main() -> None:
     """Print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -256,6 +268,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="of recordings, played again and again")
     parser.add_argument("--rate", type=int, default=48_000)
     parser.add_argument("--decoder", choices=("greedy", "lm"), default="greedy")
+    parser.add_argument("--turns", help=argparse.SUPPRESS)
     options = parser.parse_args()
     keep_little()  # as `edgeasr listen` does
     played, text = material(options.minutes, options.rate)
@@ -267,6 +280,8 @@ def main() -> None:
     wanted = [final.text for final in finals if final.end <= CHECKED_S]
     recognizer.reset()
     steps, repetitions = Steps.rehearsed(), Repetitions(len(played) / options.rate, text)
+    steps.turns = Turns.parsed(options.turns)
+    fresh: Twin | None = None
     said: list[str] = []
     warm_kb, heard, wrong = 0, 0, 0
     began, cpu_began = time.monotonic(), time.process_time()
@@ -286,9 +301,12 @@ def main() -> None:
                 warm_kb = resident_kb()
             if heard_s >= (len(steps.by_hour) + 1) * HOUR_S:
                 steps.end_hour()
+            if fresh is None and not options.turns and heard_s >= (options.hours - 1) * HOUR_S:
+                fresh = fresh_hour(options)
+                steps.turns = fresh.turns
         wrong = source.source.wrong
     grown_kb = resident_kb() - warm_kb
-    if not steps.by_hour:
+    if steps.number:
         steps.end_hour()
     report = {
         "hours": options.hours,
@@ -305,11 +323,13 @@ def main() -> None:
         "said": said,
         "rss_mb_after_10_minutes": round(warm_kb / 1024, 2),
         "rss_mb_growth_since": round(grown_kb / 1024, 2),
-        "step_wall_p99_last_hour_over_first": steps.last_over_first("wall_p99"),
-        "step_cpu_p99_last_hour_over_first": steps.last_over_first("cpu_p99"),
         "by_hour": steps.by_hour,
         **repetitions.report(),
     }
+    if fresh:
+        in_turns = json.loads(fresh.report())["by_hour"][-1]
+        report |= {"fresh_hour_in_turns": in_turns, "last_hour_over_fresh": steps.last_over(in_turns)}
+        report["last_hour_over_first"] = steps.last_over(steps.by_hour[0])
     print(json.dumps(report))
 
 
