@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -72,20 +73,31 @@ class TensorrtGraph:
         errors: AcceleratorError for an input of another size or type, and where the GPU fails
         """
         with self._turn:
-            # Until the stream was waited for, these are being read.
-            sent = [self._send(name, inputs[name]) for name in self.inputs if name in self._held]
-            if not self._context.execute_async_v3(self._stream):
-                raise AcceleratorError("TensorRT could not run the engine: see what it wrote, and build it again")
-            found: Arrays = {}
-            for name in self.outputs:
-                spec = self._held[name][1]
-                found[name] = np.empty(spec.shape, spec.dtype)
-                self._cuda.fetch(self._addresses[name], found[name], self._stream)
-            self._cuda.wait(self._stream)
-            del sent
+            given = {name: self._held_form(name, inputs[name]) for name in self.inputs if name in self._held}
+            try:
+                found = self._computed(given)
+            except AcceleratorError:
+                # What was begun may still read `given`.
+                with suppress(AcceleratorError):
+                    self._cuda.wait(self._stream)
+                raise
         return {name: array.astype(self.outputs[name].dtype, copy=False) for name, array in found.items()}
 
-    def _send(self, name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
+    def _computed(self, given: Arrays) -> Arrays:
+        for name, array in given.items():
+            self._cuda.send(array, self._addresses[name], self._stream)
+        if not self._context.execute_async_v3(self._stream):
+            raise AcceleratorError("TensorRT does not run the engine: remove it and build it again on this machine")
+        found: Arrays = {}
+        for name in self.outputs:
+            spec = self._held[name][1]
+            found[name] = np.empty(spec.shape, spec.dtype)
+            self._cuda.fetch(self._addresses[name], found[name], self._stream)
+        self._cuda.wait(self._stream)
+        return found
+
+    def _held_form(self, name: str, array: NDArray[np.generic]) -> NDArray[np.generic]:
+        """An input as the engine holds it. errors: AcceleratorError for another size or type"""
         wanted, held = self.inputs[name], self._held[name][1]
         if array.shape != wanted.shape or array.dtype != wanted.dtype:
             raise AcceleratorError(
@@ -93,9 +105,7 @@ class TensorrtGraph:
             )
         if held.dtype != wanted.dtype and not _fits_32_bits(array):
             raise AcceleratorError(f"{name} is beyond the 32 bits in which this release of TensorRT counts: start anew")
-        whole = np.ascontiguousarray(array, held.dtype)
-        self._cuda.send(whole, self._addresses[name], self._stream)
-        return whole
+        return np.ascontiguousarray(array, held.dtype)
 
 
 def _tensorrt() -> Any:
