@@ -98,9 +98,11 @@ def replace_in_bundle(
         manifest = cast(dict[str, Any], _read_manifest(storage))
         contents: dict[str, Path | bytes] = {name: storage.read(name) for name in bundle.files}
     del manifest["files"]
+    unnamed = bundle.files.keys() - _named(manifest)  # a script, say, that goes with the rest
     manifest = {key: value for key, value in {**manifest, **changes}.items() if value is not None}
     contents |= files
-    return write_bundle(output, manifest, {name: contents[name] for name in contents if name in _named(manifest)})
+    kept = _named(manifest) | unnamed
+    return write_bundle(output, manifest, {name: contents[name] for name in contents if name in kept})
 
 
 def _named(manifest: Mapping[str, Any]) -> set[str]:
