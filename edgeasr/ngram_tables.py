@@ -111,7 +111,7 @@ class NgramTables:
             entries=entries,
             first_keys=first_keys,
             followed=followed,
-            num_earlier=num_earlier - bit_count(followed),
+            num_earlier=num_earlier - bit_count(followed).astype(np.int32),
             histories=np.zeros(num_histories, np.uint32),
             prob_levels=np.concatenate([order.prob_levels for order in orders]),
             # EMPTY is the history of order 0; to go on from it costs nothing.
