@@ -1,4 +1,4 @@
-"""Set bits of whole numbers."""
+"""What numpy does to whole numbers on some boards alone: set bits, and indices as wide as a pointer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 Bits = NDArray[np.unsignedinteger[Any]]
 
 _IN_A_BYTE = np.array([byte.bit_count() for byte in range(256)], np.uint8)
+
+
+def as_index(numbers: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+    """For `take`, which on a system of 32 bits refuses wider numbers; where they are as wide as that, no copy."""
+    return np.asarray(numbers, np.intp)
 
 
 def bits_by_bytes(numbers: Bits) -> NDArray[np.uint8]:

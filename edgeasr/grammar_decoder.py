@@ -87,7 +87,7 @@ class GrammarDecoder(SegmentClock):
     def sentence(self) -> tuple[Sentence, tuple[Word, ...]]:
         """What the segment is, if it ends here, and its words."""
         graph, whole, log_odds = self._graph, self._search.whole, self._log_odds
-        ends = graph.config.lm_weight * graph.finals.take(whole[STATE])
+        ends = graph.config.lm_weight * graph.finals[whole[STATE]]
         scores = np.where(whole[NODE] == ROOT, log_odds + ends, -np.inf)
         best = int(scores.argmax())
         words = self._words(best)

@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeasr.bits import as_index
 from edgeasr.grammar_automaton import WordAutomaton
 from edgeasr.grammar_network import Network
 from edgeasr.lexicon import ROOT, Lexicon
@@ -58,7 +59,8 @@ class AutomatonModel:
 
     def score(self, states: Ints, words: NDArray[np.integer]) -> tuple[Floats, Ints]:
         """As of a language model; the arcs must be of the states' classes."""
-        return self._log_probs.take(words), self._targets.take(self._shift.take(states) + words)
+        arcs = self._shift.take(as_index(states)) + words
+        return self._log_probs.take(as_index(words)), self._targets.take(as_index(arcs))
 
 
 class GrammarGraph(WordGraph):
@@ -80,13 +82,13 @@ class GrammarGraph(WordGraph):
         model = AutomatonModel(automaton)
         lexicon, roots = _forest(model, ways)
         super().__init__(model, config, lexicon)
-        self._root_of: Ints = roots.take(model.class_of)
+        self._root_of: Ints = roots[model.class_of]
         self.ahead[lexicon.depth == 0] = 0.0
         self.finals = model.finals
         self._num_phones: Ints = np.array([len(ways[word][0]) for word in model.words], np.int64)
 
     def children(self, nodes: Ints, states: Ints, phones: Ints) -> tuple[Ints, Ints, Ints]:
-        return self.lexicon.children(np.where(nodes == ROOT, self._root_of.take(states), nodes), phones)
+        return self.lexicon.children(np.where(nodes == ROOT, self._root_of.take(as_index(states)), nodes), phones)
 
     def num_phones_of(self, arcs: Sequence[int]) -> int:
         """Of the words on arcs, each by its first pronunciation."""

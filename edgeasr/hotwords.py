@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeasr.bits import as_index
 from edgeasr.errors import ConfigError
 from edgeasr.language_model import LanguageModel, Pronunciations, Words
 from edgeasr.lexicon import Lexicon
@@ -124,8 +125,9 @@ class PhraseAutomaton:
         begins = self._keys.take(first) == words
         after = np.where(found, self._targets.take(at), np.where(begins, self._targets.take(first), 0))
         # Where a phrase goes on it keeps what it has earned; where another one begins, or none, it gives that back.
-        goes_on = found & (self._parents.take(after) == states)
-        gained = self._earned.take(after) - np.where(goes_on, self._earned.take(states), self.pending.take(states))
+        here, before = as_index(after), as_index(states)
+        goes_on = found & (self._parents.take(here) == states)
+        gained = self._earned.take(here) - np.where(goes_on, self._earned.take(before), self.pending.take(before))
         return gained, after
 
     def _finish(self, earned: NDArray[np.float64], kept: NDArray[np.float64]) -> None:
@@ -176,7 +178,7 @@ class HotwordModel:
 
     def owed(self, states: Ints) -> NDArray[np.float64]:
         """(M,) what phrases that are not complete have earned, in nats."""
-        return self._automaton.pending.take(states % len(self._automaton))
+        return self._automaton.pending.take(as_index(states % len(self._automaton)))
 
     def score(self, states: Ints, words: NDArray[np.integer]) -> tuple[Floats, Ints]:
         """As of a language model."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeasr.bits import bit_count
+from edgeasr.bits import as_index, bit_count
 from edgeasr.errors import BundleError
 
 ROOT = 0
@@ -83,6 +83,7 @@ class Lexicon:
     def children(self, nodes: Ints, phones: Ints) -> tuple[Ints, Ints, Ints]:
         """What follows nodes. phones: (P,); returns: (K,) index into `nodes`, index into `phones`, child"""
         bits = np.uint64(1) << phones.astype(np.uint64)
+        nodes = as_index(nodes)
         phones_next = self.phones_next.take(nodes)
         which, phone = ((phones_next[:, None] & bits) != 0).nonzero()
         earlier = phones_next.take(which) & (bits - np.uint64(1)).take(phone)
@@ -90,11 +91,13 @@ class Lexicon:
 
     def child(self, nodes: Ints, phones: Ints) -> Ints:
         """(N,) what each phone leads to from each node; it must lead on there."""
+        nodes = as_index(nodes)
         earlier = self.phones_next.take(nodes) & ((np.uint64(1) << phones.astype(np.uint64)) - np.uint64(1))
         return self.first_child.take(nodes).astype(np.int64) + bit_count(earlier).astype(np.int64)
 
     def words_of(self, nodes: Ints) -> tuple[Ints, NDArray[Any]]:
         """The words that end at nodes: for each the index into `nodes`, and the word."""
+        nodes = as_index(nodes)
         first = self.first_word.take(nodes)
         counts = self.first_word.take(nodes + 1) - first
         which = np.arange(len(nodes)).repeat(counts)

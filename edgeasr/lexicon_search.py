@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeasr.bits import as_index
 from edgeasr.errors import ConfigError
 from edgeasr.language_model import LanguageModel
 from edgeasr.lexicon import ROOT, Lexicon
@@ -251,7 +252,7 @@ class PrefixSearch:
         """A frame in which no prefix gets longer."""
         parts = self.parts
         blank = (parts[BLANK] + parts[TOKEN]) * heard.probs[0]
-        token = parts[TOKEN] * heard.probs.take(self.whole[LABEL])
+        token = parts[TOKEN] * heard.probs.take(as_index(self.whole[LABEL]))
         total = blank + token
         best = total.max()
         self.behind += math.log(best)
@@ -265,6 +266,7 @@ class PrefixSearch:
         """All prefixes that a frame may make of the present ones, but those far behind."""
         graph = self.graph
         node, state, label, _ = now = self.whole[:RECORD]
+        node, label = as_index(node), as_index(label)
         blank, token = self.parts[:SOUNDS]
         total = blank + token
         stay_blank, stay_token = total * heard.probs[0], token * heard.probs.take(label)
@@ -272,7 +274,7 @@ class PrefixSearch:
         which, column, child = graph.children(node, state, heard.phones)
         phone = heard.phones.take(column)
         grown = np.where(label.take(which) == phone, blank.take(which), total.take(which))
-        gained = graph.ahead.take(child) - graph.ahead.take(node).take(which)
+        gained = graph.ahead.take(as_index(child)) - graph.ahead.take(node).take(which)
         grown *= np.exp(heard.weighed.take(phone) + gained)
         floor = max(stay.max(), grown.max(initial=0.0)) * self._least
         stays, longer = (stay > floor).nonzero()[0], (grown > floor).nonzero()[0]
@@ -299,7 +301,8 @@ class PrefixSearch:
         graph = self.graph
         which, words = graph.lexicon.words_of(node)
         log_probs, after = graph.model.score(state.take(which), words)
-        gained = graph.config.lm_weight * log_probs + (graph.config.word_score - graph.ahead.take(node.take(which)))
+        promised = graph.ahead.take(as_index(node.take(which)))
+        gained = graph.config.lm_weight * log_probs + (graph.config.word_score - promised)
         ended = grown.take(which) * np.exp(gained, dtype=np.float64)
         kept = (ended > floor).nonzero()[0]
         return which.take(kept), words.take(kept), after.take(kept), ended.take(kept)
@@ -335,12 +338,12 @@ class PrefixSearch:
         parts[:SOUNDS] = both
         longer_from, ended_from = chosen.searchsorted(candidates.bounds).tolist()
         _hold(whole[:, :longer_from], parts[:, :longer_from], heard, frame)
-        depth = self.graph.lexicon.depth.take(whole[NODE, ended_from:]) + 1
+        depth = self.graph.lexicon.depth.take(as_index(whole[NODE, ended_from:])) + 1
         goes_on = whole[NODE, longer_from:] != ROOT
         whole[FIRST, longer_from:][~goes_on] = frame
         whole[LAST, longer_from:] = frame + 1
         whole[:RECORD] = candidates.now.take(chosen, axis=1)
-        sounds = heard.take(whole[LABEL, longer_from:])
+        sounds = heard.take(as_index(whole[LABEL, longer_from:]))
         parts[SOUND, longer_from:] = sounds
         parts[SOUNDS, longer_from:] *= goes_on
         parts[SOUNDS, longer_from:] += sounds
@@ -402,5 +405,5 @@ def _hold(whole: Ints, parts: Doubles, heard: Doubles, frame: int) -> None:
     held = ((parts[TOKEN] > parts[BLANK]) & (whole[NODE] != ROOT)).nonzero()[0]
     if len(held):
         whole[LAST, held] = frame + 1
-        gain = np.maximum(heard.take(whole[LABEL].take(held)) - parts[SOUND].take(held), 0.0)
+        gain = np.maximum(heard.take(as_index(whole[LABEL, held])) - parts[SOUND].take(held), 0.0)
         parts[SOUNDS:, held] += gain

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeasr.bits import bit_count
+from edgeasr.bits import as_index, bit_count
 
 UNKNOWN, START, END = 0, 1, 2
 SPECIAL_WORDS = ("<unk>", "<s>", "</s>")
@@ -133,8 +133,8 @@ class NgramTables:
         """(M,) log-probabilities of words, by their ids, after histories, and the histories that they make."""
         chain, entries, found, after = self._found(histories, words, self.order)
         nearest, each = found.argmax(axis=0), np.arange(len(words))
-        log_probs = self.prob_levels.take(entries[nearest, each] & _LEVEL_MASK)
-        backoff = self.backoff_levels.take(self.histories.take(chain[:-1]) & _LEVEL_MASK)
+        log_probs = self.prob_levels.take(as_index(entries[nearest, each] & _LEVEL_MASK))
+        backoff = self.backoff_levels.take(as_index(self.histories.take(as_index(chain[:-1])) & _LEVEL_MASK))
         backoff *= np.arange(len(backoff))[:, None] < nearest
         return log_probs + backoff.sum(axis=0), after
 
@@ -144,10 +144,11 @@ class NgramTables:
         if order > 1:
             chain[0] = histories
         for shorter, longer in zip(chain[1:-1], chain[:-2], strict=True):
-            shorter[:] = self.histories.take(longer) >> _LEVEL_BITS
+            shorter[:] = self.histories.take(as_index(longer)) >> _LEVEL_BITS
         keys = chain << WORD_BITS | words
-        block = keys >> _BLOCK_BITS
-        block[:-1] = self.first_keys.searchsorted(keys[:-1], "right") - 1
+        blocks = keys >> _BLOCK_BITS
+        blocks[:-1] = self.first_keys.searchsorted(keys[:-1], "right") - 1
+        block = as_index(blocks)
         inner = (keys & _KEY_MASK).astype(np.uint32)
         place = (self.entries.take(block, axis=0) >> _KEY_SHIFT == inner[..., None]).argmax(axis=-1)
         entries = self.entries.ravel().take((block << _BLOCK_BITS) + place)
