@@ -17,6 +17,7 @@ from edgeasr.errors import ConfigError
 if TYPE_CHECKING:
     from edgeasr.converters.calibration import Feed
     from edgeasr.converters.raw_graph import RawGraph
+    from edgeasr.devices.profile import DeviceProfile
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ class ArtefactKind:
     def precision(self) -> str:
         return self.name.rsplit("-", 1)[1]
 
+    @property
+    def counted_as(self) -> str:
+        """The artefact in ONNX whose operators are counted for it: the work of a step hardly depends on the format."""
+        return f"onnx-{'int8' if self.precision == 'int8' else 'fp32'}"
+
     def file_name(self, part: str) -> str:
         """Of one part of a bundle: step.int8.onnx."""
         return f"{WHOLE if self.whole else part}.{self.precision}{self.suffix}"
@@ -115,6 +121,12 @@ _ENTRIES = (
 )
 KINDS: Mapping[str, ArtefactKind] = {kind.name: kind for kind in _ENTRIES}
 TARGETS: Mapping[str, str] = {kind.target: kind.name for kind in _ENTRIES if kind.target}
+
+
+def recommended_artefact(board: DeviceProfile) -> str:
+    """What its profile recommends, by the name that bundles have for it."""
+    wanted = board.recommended
+    return f"{'litert' if wanted.backend == 'litert' else 'onnx'}-{wanted.precision}"
 
 
 def known_kinds(names: Sequence[str]) -> list[ArtefactKind]:

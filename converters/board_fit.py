@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeasr.bundle import Bundle
+from edgeasr.config import PRESETS, EncoderConfig, ModelConfig
+from edgeasr.converters.artefacts import ArtefactKind, recommended_artefact
+from edgeasr.converters.check import Floats, median_step_ms
 from edgeasr.devices.profile import DeviceProfile
 from edgeasr.errors import BundleError
 from edgeasr.model import AcousticModel
@@ -27,15 +31,17 @@ with FileSource(recording) as source:
         pass
 print(peak_rss_mb())
 """
+_SIZES = ("d_model", "num_heads", "lower_blocks", "upper_blocks", "ff_dim", "conv_kernel", "conv_channels")
 
 
 @dataclass(frozen=True)
 class BoardFit:
     """An artefact and a board.
 
-    here_ms:     a step on this machine, on average, without features and decoder
+    here_ms:     a step on this machine, median, without features and decoder
     resident_mb: of a process that hears with it, at most, on this machine
     predicted:   a step on the board
+    counted_as:  the artefact in ONNX whose bytes, multiply-adds and operators stand for those of a step
     """
 
     artefact: str
@@ -43,6 +49,7 @@ class BoardFit:
     here_ms: float
     resident_mb: float
     predicted: Prediction
+    counted_as: str
 
     @property
     def problem(self) -> str | None:
@@ -72,6 +79,7 @@ class BoardFit:
             "device": self.device.name,
             "step_ms_here": round(self.here_ms, 3),
             "resident_mb": round(self.resident_mb, 1),
+            "counted_as": self.counted_as,
             "step_ms_predicted": round(said.time_ms, 2),
             "rtf_predicted": round(said.real_time_factor, 4),
             "dram_gb_per_s_predicted": round(said.demand_gb_per_s, 4),
@@ -81,21 +89,40 @@ class BoardFit:
         }
 
 
-def board_fit(bundle: Bundle, artefact: str, device: DeviceProfile, recording: Path) -> BoardFit | None:
+def board_fit(draft: Bundle, kind: ArtefactKind, device: DeviceProfile, recording: Path, features: Floats) -> BoardFit:
     """Run an artefact here, and predict it for a board with the threads that its profile recommends.
 
-    recording: speech
-    returns:   None for an artefact whose operators cannot be counted, which is all that is not ONNX
+    draft:     a bundle with it and with what is counted for it
+    recording: speech; features: of it, or of more
     errors:    BundleError where it cannot be run
     """
-    if not artefact.startswith("onnx-"):
-        return None
     threads = device.recommended.threads
-    model = AcousticModel(bundle, backend=artefact, threads=threads)
-    step = profile_model(model, bundle, recording, quick=True).step
-    resident_mb = _resident_mb(bundle, artefact, threads, recording)
-    work = step_work(step, model.config.chunk_ms, round(resident_mb * 1e6))
-    return BoardFit(artefact, device, step.step_us / 1e3, resident_mb, predict(device, work, threads))
+    here_ms = median_step_ms(AcousticModel(draft, backend=kind.name, threads=threads), features)
+    counted = AcousticModel(draft, backend=kind.counted_as, threads=threads)
+    step = profile_model(counted, draft, recording, quick=True).step
+    resident_mb = _resident_mb(draft, kind.name, threads, recording)
+    work = step_work(step, counted.config.chunk_ms, round(resident_mb * 1e6))
+    return BoardFit(kind.name, device, here_ms, resident_mb, predict(device, work, threads), kind.counted_as)
+
+
+def differences(config: ModelConfig, kinds: Sequence[ArtefactKind], device: DeviceProfile) -> list[str]:
+    """Where a model and its artefacts are not what the board's profile recommends, a sentence each."""
+    wanted, found = device.recommended, []
+    if (size := _preset(config.encoder)) != wanted.preset:
+        found.append(f"{device.name} is recommended the preset {wanted.preset}, the checkpoint is {size}")
+    if config.chunk_ms != wanted.chunk_ms:
+        found.append(
+            f"{device.name} is recommended chunks of {wanted.chunk_ms} ms, the checkpoint has {config.chunk_ms} ms"
+        )
+    best = recommended_artefact(device)
+    found += [f"{device.name} is recommended {best}, not {kind.name}" for kind in kinds if kind.name != best]
+    return found
+
+
+def _preset(encoder: EncoderConfig) -> str:
+    """The preset whose weights are of the same sizes."""
+    same = [name for name, preset in PRESETS.items() if all(getattr(preset, k) == getattr(encoder, k) for k in _SIZES)]
+    return f"{same[0]}" if same else f"of no preset ({encoder.d_model} channels)"
 
 
 def _resident_mb(bundle: Bundle, artefact: str, threads: int, recording: Path) -> float:

@@ -1,8 +1,9 @@
-"""Parity: every artefact against torch, chunk by chunk over whole recordings."""
+"""Parity: every artefact against torch, chunk by chunk over whole recordings; and its time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ Floats = NDArray[np.float32]
 Outputs = tuple[Floats, ...]
 
 _LONGEST_S = 60.0
+_TIMED_CHUNKS = 200
 
 
 @dataclass(frozen=True)
@@ -54,20 +56,36 @@ def parity(encoder: Encoder, model: AcousticModel, features: Floats) -> Parity:
 
     features: (T, num_mels), T a multiple of chunk_features
     """
-    steps = list(_side_by_side(encoder, model, features))
-    wanted, found = ([np.concatenate(outputs, axis=-1) for outputs in side] for side in zip(*steps, strict=True))
-    reference, result = np.stack(wanted), np.stack(found)  # (chunks, chunk_frames, V), and phones behind the tokens
-    difference = np.abs(np.exp(reference) - np.exp(result)).max(axis=(1, 2))
-    noise = float(np.square(reference - result).mean())
+    difference, power, noise, same = [], [], [], []  # of each chunk
+    for wanted, found in _side_by_side(encoder, model, features):
+        # (chunk_frames, V), and phones behind the tokens
+        reference, result = (np.concatenate(outputs, axis=-1) for outputs in (wanted, found))
+        difference.append(np.abs(np.exp(reference) - np.exp(result)).max())
+        power.append(np.square(reference, dtype=np.float64).mean())
+        noise.append(np.square(reference - result, dtype=np.float64).mean())
+        same.append(_same_best(wanted, found))
     return Parity(
         artefact=model.artefact,
-        chunks=len(reference),
-        max_difference=float(difference.max()),
-        snr_db=10 * float(np.log10(np.square(reference).mean() / max(noise, 1e-20))),
-        agreement=float(np.mean([_same_best(*step) for step in steps], axis=0).min()),
-        worst_chunk=int(difference.argmax()),
+        chunks=len(difference),
+        max_difference=float(np.max(difference)),
+        snr_db=10 * float(np.log10(np.mean(power) / np.maximum(np.mean(noise), 1e-20))),
+        agreement=float(np.mean(same, axis=0).min()),
+        worst_chunk=int(np.argmax(difference)),
         chunk_ms=model.config.chunk_ms,
     )
+
+
+def median_step_ms(model: AcousticModel, features: Floats) -> float:
+    """Median time of a chunk, up to 200 of them in a row; the memory's graph falls into one of 25 chunks.
+
+    features: as for `parity`
+    """
+    chunk, state, times_s = model.config.encoder.chunk_features, model.init_state(), []
+    for start in range(0, len(features), chunk)[:_TIMED_CHUNKS]:
+        began_s = time.perf_counter()
+        _, state = model.step(features[start : start + chunk], state)
+        times_s.append(time.perf_counter() - began_s)
+    return float(np.median(times_s)) * 1e3
 
 
 def _same_best(wanted: Outputs, found: Outputs) -> list[float]:
@@ -91,14 +109,14 @@ def _side_by_side(encoder: Encoder, model: AcousticModel, features: Floats) -> I
         )
 
 
-def recording_features(path: Path, encoder: Encoder) -> Floats:
-    """Log-mel of a recording, repeated where it is too short to fill the memory, padded to whole chunks.
+def speech_features(recordings: Sequence[Path], encoder: Encoder) -> Floats:
+    """Log-mel of recordings in one stream, repeated where too short to fill the memory, padded to whole chunks.
 
     returns: (T, num_mels)
     errors:  AudioFormatError for what is no recording
     """
     config = encoder.config
-    waveform = read_recording(path, config.features.sample_rate_hz)
+    waveform = np.concatenate([read_recording(path, config.features.sample_rate_hz) for path in recordings])
     step = config.chunk_samples
     length = max(len(waveform), _wanted_chunks(encoder) * step)
     padded = -(-length // step) * step + config.features.win_length - config.features.hop_length

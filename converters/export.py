@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import resources
 from itertools import groupby
 from pathlib import Path
@@ -13,41 +13,59 @@ from typing import Any
 from edgeasr.bundle import ARCHIVE_SUFFIX, Bundle, write_bundle
 from edgeasr.bundle_manifest import plain_name
 from edgeasr.converters.artefacts import ArtefactKind, ExportOptions, known_kinds
-from edgeasr.converters.board_fit import BoardFit, board_fit
+from edgeasr.converters.board_fit import BoardFit, differences
 from edgeasr.converters.calibration import Feed, calibrated
-from edgeasr.converters.check import Parity, parity, recording_features
+from edgeasr.converters.check import Parity, speech_features
+from edgeasr.converters.export_report import ArtefactReport, Report, Trial
 from edgeasr.converters.raw_graph import RawGraph
+from edgeasr.converters.sample import Sample
 from edgeasr.converters.signature import graph_signature, graphs, in_chunks
 from edgeasr.devices.profile import DeviceProfile
 from edgeasr.errors import BundleError
-from edgeasr.model import AcousticModel
 from edgeasr.train.checkpoint import Checkpoint
 
 ARTEFACTS = ("onnx-int8", "onnx-fp32")  # what is made where nothing else is asked for
+EXACT, TORCH = "onnx-fp32", "torch-fp32"  # what calibration listens with, and what words are compared with
 WEIGHTS_LICENCE = "CC-BY-4.0"
 DEMO_RECORDING = Path(str(resources.files("edgeasr"))) / "models" / "demo.flac"
-
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Export:
-    """What `export` made, and how it fits the board that was named."""
+    """What `export` made.
+
+    sample:    what it was tried on
+    torch_wer: the word error rate of torch itself on the sample; None without its words
+    notes:     where it is not what the board's profile recommends
+    """
 
     bundle: Bundle
-    parities: Sequence[Parity]
-    fits: Sequence[BoardFit] = ()
+    artefacts: Sequence[ArtefactReport]
+    sample: Sample
+    speech_s: float
+    torch_wer: float | None = None
+    notes: Sequence[str] = ()
+
+    @property
+    def parities(self) -> list[Parity]:
+        """Of all artefacts, in all lengths of chunks."""
+        return [one for artefact in self.artefacts for one in artefact.parities]
+
+    @property
+    def fits(self) -> list[BoardFit]:
+        """Of all artefacts, where a board was named."""
+        return [artefact.fit for artefact in self.artefacts if artefact.fit is not None]
 
     def size_bytes(self, artefact: str) -> int:
         """Of the files of one artefact."""
-        return sum(self.bundle.files[name].size_bytes for name in set(self.bundle.artefacts[artefact].values()))
+        return next(one.size_bytes for one in self.artefacts if one.artefact == artefact)
 
 
 def export(  # noqa: PLR0913 - each a choice of its own
     checkpoint: Checkpoint,
     output: Path,
     artefacts: Sequence[str] = ARTEFACTS,
-    recording: Path = DEMO_RECORDING,
+    speech: Path | Sample = DEMO_RECORDING,
     report: Report = lambda _: None,
     chunk_lengths_ms: Sequence[int] = (),
     device: DeviceProfile | None = None,
@@ -57,59 +75,77 @@ def export(  # noqa: PLR0913 - each a choice of its own
 ) -> Export:
     """Write a bundle with these artefacts; the first is the default one.
 
-    recording: speech on which every artefact is compared with torch, chunk by chunk
+    speech:    a recording, or more with their words, on which every artefact is compared with torch
     report:    hears what is being done
     chunk_lengths_ms: of more step graphs, to run in longer or shorter chunks; each has all weights
-    device:    a board for which artefacts in ONNX are tried here and predicted there
+    device:    a board for which artefacts are tried here and predicted there
     force:     write the bundle although it differs from torch or does not fit the board
     options:   what some kinds need to know
     raises: ConfigError for an unknown artefact or a length that chunks cannot have, BundleError where an artefact
         does not match torch, does not fit the board, or the output is no place for a bundle (then nothing is written)
     """
     kinds = known_kinds(artefacts)
+    sample = speech if isinstance(speech, Sample) else Sample(speech.name, (speech,))
     output = output.resolve()
     name = _bundle_name(output)
     encoder = checkpoint.encoder()
     lengths = list(dict.fromkeys([encoder.config.chunk_ms, *chunk_lengths_ms]))
     encoders = [in_chunks(encoder, length) for length in lengths]
-    raw = [RawGraph(graph) for graph in graphs(encoder, lengths[1:])]
-    features = [recording_features(recording, one) for one in encoders]
-
-    def in_fp32(path: Path) -> Bundle:
-        exact, exact_parts = _serialise(raw, known_kinds(["onnx-fp32"]), report, options, {})
-        return write_bundle(path, {"name": name, **_manifest(checkpoint, raw, exact_parts)}, exact)
-
-    feeds = calibrated(kinds, options, in_fp32, "onnx-fp32")
-    files, parts = _serialise(raw, kinds, report, options, feeds)
-    manifest = {"name": name, **_manifest(checkpoint, raw, parts)}
+    features = [speech_features(sample.recordings, one) for one in encoders]
+    making = _Making(checkpoint, name, [RawGraph(graph) for graph in graphs(encoder, lengths[1:])], options, report)
     with tempfile.TemporaryDirectory() as folder:
-        # Compared as it will be loaded, before anything is put at `output`.
-        draft = write_bundle(Path(folder, output.name), manifest, files)
-        parities = []
-        for kind in kinds:
-            report(f"comparing {kind.name} with torch on {recording.name}")
-            model = AcousticModel(draft, backend=kind.name)
-            for one, heard in zip(encoders, features, strict=True):
-                parities.append(parity(one, model.variant(threads=1, chunk_ms=one.config.chunk_ms), heard))
-        fits = _fits(draft, list(parts), device, recording, report)
+        # Tried as it will be loaded, before anything is put at `output`.
+        draft = making.write(Path(folder, output.name), [*kinds, *_beside(kinds, sample, device)])
+        trial = Trial(draft, sample, encoders, features, device, force, report)
+        found = [trial.of(kind) for kind in kinds]
+        torch_wer = trial.wer(TORCH)
+    fits = [one.fit for one in found if one.fit is not None]
     if not force:
-        for result in parities:
-            result.enforce()
         for fit in fits:
             fit.enforce()
-    return Export(write_bundle(output, manifest, files), parities, fits)
+    speech_s = len(features[0]) * encoder.config.features.hop_s
+    notes = differences(encoder.config, kinds, device) if device else ()
+    return Export(making.write(output, kinds), found, sample, speech_s, torch_wer, notes)
 
 
-def _fits(
-    bundle: Bundle, artefacts: Sequence[str], device: DeviceProfile | None, recording: Path, report: Report
-) -> list[BoardFit]:
-    if device is None:
-        return []
-    found = []
-    for kind in artefacts:
-        report(f"trying {kind} for {device.title}")
-        found.append(board_fit(bundle, kind, device, recording))
-    return [one for one in found if one is not None]
+def _beside(kinds: Sequence[ArtefactKind], sample: Sample, device: DeviceProfile | None) -> list[ArtefactKind]:
+    """What is made only to compare with: torch where words are heard, ONNX where operators are counted."""
+    names = [TORCH] if sample.utterances else []
+    names += [kind.counted_as for kind in kinds] if device else []
+    return known_kinds(missing) if (missing := [name for name in names if name not in {k.name for k in kinds}]) else []
+
+
+@dataclass
+class _Making:
+    """A checkpoint on its way into bundles; what was made for one is not made again for the next."""
+
+    checkpoint: Checkpoint
+    name: str
+    raw: Sequence[RawGraph]
+    options: ExportOptions
+    report: Report
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def write(self, path: Path, kinds: Sequence[ArtefactKind]) -> Bundle:
+        """A bundle with these artefacts. errors: as of `export`"""
+        unmade = [kind for kind in kinds if any(kind.file_name(one.name) not in self.files for one in self.raw)]
+        feeds = calibrated(unmade, self.options, lambda draft: self.write(draft, known_kinds([EXACT])), EXACT)
+        for graph in self.raw:
+            self._make(graph, unmade, feeds)
+        parts = {kind.name: {graph.name: kind.file_name(graph.name) for graph in self.raw} for kind in kinds}
+        names = {name for files in parts.values() for name in files.values()}
+        manifest = {"name": self.name, **_manifest(self.checkpoint, self.raw, parts)}
+        return write_bundle(path, manifest, {name: self.files[name] for name in sorted(names)})
+
+    def _make(self, graph: RawGraph, kinds: Sequence[ArtefactKind], feeds: Mapping[str, Sequence[Feed]]) -> None:
+        missing = [kind for kind in kinds if kind.file_name(graph.name) not in self.files]
+        if missing:
+            self.report(f"exporting the {graph.name} graph")
+        for _, together in groupby(sorted(missing, key=_module), key=_module):
+            named = {kind.name: kind for kind in together}
+            forms = next(iter(named.values())).load_maker()
+            for kind, content in forms(graph, list(named), self.options, feeds.get(graph.name, ())):
+                self.files[named[kind].file_name(graph.name)] = content
 
 
 def _bundle_name(output: Path) -> str:
@@ -117,30 +153,6 @@ def _bundle_name(output: Path) -> str:
     if output.exists() and not (output.is_dir() or output.suffix == ARCHIVE_SUFFIX):
         raise BundleError(f"got {output}, a file, wanted a folder or a name in {ARCHIVE_SUFFIX}: choose another path")
     return plain_name("the bundle's name", output.name.removesuffix(ARCHIVE_SUFFIX))
-
-
-def _serialise(
-    raw: Sequence[RawGraph],
-    kinds: Sequence[ArtefactKind],
-    report: Report,
-    options: ExportOptions,
-    feeds: Mapping[str, Sequence[Feed]],
-) -> tuple[dict[str, bytes], dict[str, dict[str, str]]]:
-    """File contents by name, and the files of each artefact by part."""
-    files: dict[str, bytes] = {}
-    parts: dict[str, dict[str, str]] = {kind.name: {} for kind in kinds}
-    of_module = [list(found) for _, found in groupby(sorted(kinds, key=_module), key=_module)]
-    for graph in raw:
-        report(f"exporting the {graph.name} graph")
-        for together in of_module:
-            named = {kind.name: kind.file_name(graph.name) for kind in together}
-            for kind in together:
-                parts[kind.name][graph.name] = named[kind.name]
-            missing = [kind for kind, name in named.items() if name not in files]  # one may hold all graphs
-            forms = together[0].load_maker()
-            for kind, content in forms(graph, missing, options, feeds.get(graph.name, ())) if missing else ():
-                files[named[kind]] = content
-    return files, parts
 
 
 def _module(kind: ArtefactKind) -> str:

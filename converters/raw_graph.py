@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import onnx
+
 from edgeasr.converters.signature import Graph
 from edgeasr.converters.to_onnx import to_onnx
+from edgeasr.errors import BundleError
 
 
 class RawGraph:
@@ -21,12 +24,26 @@ class RawGraph:
 
     @cached_property
     def onnx(self) -> bytes:
-        """In opset 18, as the exporter left it."""
-        return to_onnx(self.graph)
+        """In opset 18, as the exporter left it. errors: BundleError where it cannot be exported, or a size varies"""
+        model = to_onnx(self.graph)
+        _require_fixed_sizes(model, self.name)
+        return model
 
     @cached_property
     def litert(self) -> bytes:
-        """As a LiteRT model with the names of the graph."""
+        """As a LiteRT model with the names of the graph. errors: BundleError where it cannot be converted"""
         from edgeasr.converters.to_litert import to_litert
 
         return to_litert(self.graph)
+
+
+def _require_fixed_sizes(model: bytes, name: str) -> None:
+    """A bundle's states have one size each, and so must what its graphs read and give."""
+    graph = onnx.load_from_string(model).graph
+    for value in (*graph.input, *graph.output):
+        varying = [dim.dim_param or "?" for dim in value.type.tensor_type.shape.dim if not dim.HasField("dim_value")]
+        if varying:
+            raise BundleError(
+                f"the {name} graph has a size of {value.name} that varies ({', '.join(varying)}), wanted fixed sizes: "
+                "give the sizes of chunks and states as numbers in the model"
+            )

@@ -13,26 +13,37 @@ import onnx
 import torch
 
 from edgeasr.converters.signature import Graph
+from edgeasr.errors import BundleError
 
 OPSET = 18
 
 
 def to_onnx(graph: Graph) -> bytes:
-    """The graph as a serialised ONNX model whose inputs and outputs carry the names of the signature."""
+    """The graph as a serialised ONNX model whose inputs and outputs carry the names of the signature.
+
+    errors: BundleError where an operation has no form in ONNX
+    """
     inputs = graph.example_inputs()
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder, "graph.onnx")
-        torch.onnx.export(
-            graph.eval(),
-            tuple(tensor for _, tensor in inputs),
-            str(path),
-            input_names=[name for name, _ in inputs],
-            output_names=graph.output_names(),
-            opset_version=OPSET,
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+        try:
+            torch.onnx.export(
+                graph.eval(),
+                tuple(tensor for _, tensor in inputs),
+                str(path),
+                input_names=[name for name, _ in inputs],
+                output_names=graph.output_names(),
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            cause = str(error.__cause__ or error).strip().splitlines()
+            raise BundleError(
+                f"PyTorch cannot export the {graph.name} graph to ONNX ({cause[0] if cause else 'no reason given'}): "
+                f"write the model in operations of opset {OPSET}"
+            ) from error
         model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     # The exporter's notes on source lines and its own program are half of a small file.

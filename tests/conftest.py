@@ -191,7 +191,7 @@ def exported(trained, tmp_path_factory) -> SimpleNamespace:
     to_onnx = raw_graph.to_onnx
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(raw_graph, "to_onnx", keep)
-        made = export_module.export(checkpoint, folder / "toy-model", recording=recording)
+        made = export_module.export(checkpoint, folder / "toy-model", speech=recording)
     return SimpleNamespace(
         checkpoint=checkpoint,
         encoder=checkpoint.encoder(),

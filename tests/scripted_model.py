@@ -18,6 +18,7 @@ from edgeasr.cli.main import main
 from edgeasr.config import ModelConfig
 from edgeasr.features import mel_filterbank
 from edgeasr.model import Emissions
+from edgeasr.recognizer import load_model
 from edgeasr.tokenizer import Tokenizer
 
 RATE_HZ = 16_000
@@ -85,11 +86,14 @@ class Done(NamedTuple):
     err: str
 
 
-def edgeasr(*arguments: str | Path, model: ScriptedModel | None = None) -> Done:
-    """Run the command line in this process; standard output and error are no terminals."""
+def edgeasr(*arguments: str | Path, model: ScriptedModel | None = None, scripted: bool = True) -> Done:
+    """Run the command line in this process; standard output and error are no terminals.
+
+    scripted: whether every model is replaced by `model`
+    """
     out, err = StringIO(), StringIO()
     with (
-        patch("edgeasr.recognizer.load_model", lambda *args, **options: model or ScriptedModel()),
+        patch("edgeasr.recognizer.load_model", (lambda *_, **__: model or ScriptedModel()) if scripted else load_model),
         patch("sys.argv", ["edgeasr", *map(str, arguments)]),
         redirect_stdout(out),
         redirect_stderr(err),

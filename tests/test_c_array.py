@@ -160,7 +160,7 @@ def test_speech_to_compare_on_is_for_a_checkpoint(small, tmp_path):
     arguments = ("--target", "c-array", "--output", tmp_path / "model.h", "--check-audio", "speech.wav")
     code, out, err = edgeasr("export", small.path, *arguments)
     assert (code, out) == (2, "")
-    assert "--check-audio is for a CHECKPOINT" in err
+    assert "--check is for a CHECKPOINT" in err
 
 
 def test_a_checkpoint_is_exported_and_compared_first(exported, tmp_path, monkeypatch):

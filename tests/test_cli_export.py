@@ -11,16 +11,20 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="export needs the extra `train`")
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from edgeasr.bundle import Bundle
+from edgeasr.config import EncoderConfig
 from edgeasr.converters import export as export_module
 from edgeasr.converters import raw_graph
-from edgeasr.converters.artefacts import ExportOptions
-from edgeasr.converters.board_fit import BoardFit
+from edgeasr.converters.artefacts import KINDS, ExportOptions
+from edgeasr.converters.board_fit import BoardFit, differences
+from edgeasr.converters.sample import Sample
 from edgeasr.devices import profile
 from edgeasr.devices.profile import device_profile
+from edgeasr.manifest import read_manifest
 from edgeasr.profile.prediction import Work, predict
 
 edgeasr = run_path(str(Path(__file__).with_name("scripted_model.py")))["edgeasr"]
@@ -39,12 +43,17 @@ def test_an_export_prints_a_table_of_parities(exported, checkpoint, tmp_path):
     code, out, err = edgeasr("export", checkpoint, "--output", output, "--check-audio", exported.recording)
     assert (code, err) == (0, "")
     header, int8, fp32, last = out.splitlines()
-    assert header.split() == ["artefact", "size", "chunks", "of", "max", "diff", "SNR", "agreement"]
+    titles = ["artefact", "size", "in fp32", "chunks", "of", "max diff", "SNR", "agreement", "a chunk"]
+    assert re.split("  +", header) == titles
     for line, kind in ((int8, "onnx-int8"), (fp32, "onnx-fp32")):
         parity = exported.parities[kind]
         size = f"{exported.made.size_bytes(kind) / 1e6:.2f} MB"
+        cells = line.split()
+        share = float(cells.pop(3).removesuffix("%"))
+        assert share == 100 if kind == "onnx-fp32" else 5 < share < 60
         values = [kind, *size.split(), "20", "160", "ms", f"{parity.max_difference:.1e}", f"{parity.snr_db:.1f}", "dB"]
-        assert line.split() == [*values, f"{parity.agreement:.2%}"]
+        assert cells[:-2] == [*values, f"{parity.agreement:.2%}"]
+        assert 0 < float(cells[-2]) < 1000
         assert len(line) == len(header)
     assert last == f"Wrote {output}"
     assert Bundle.load(output).default_artefact == "onnx-int8"
@@ -56,8 +65,11 @@ def test_json_is_one_object(exported, checkpoint, tmp_path):
     assert (code, err, out.count("\n")) == (0, "", 1)
     made = json.loads(out)
     (row,) = made.pop("artefacts")
-    assert made == {"bundle": str(tmp_path / "toy.edgeasr")}
-    assert row.keys() == {"artefact", "size_mb", "chunk_ms", "chunks", "max_difference", "snr_db", "agreement"}
+    speech = {"file": "speech.wav", "recordings": 1, "minutes": round(20 * 0.16 / 60, 2), "torch_wer": None}
+    assert made == {"bundle": str(tmp_path / "toy.edgeasr"), "speech": speech}
+    compared = {"max_difference", "snr_db", "agreement", "fp32_share", "step_ms", "wer"}
+    assert row.keys() == {"artefact", "size_mb", "chunk_ms", "chunks"} | compared
+    assert (row["fp32_share"], row["wer"]) == (1.0, None)
     assert (row["artefact"], row["chunks"], row["agreement"]) == ("onnx-fp32", 20, 1.0)
     assert row["max_difference"] < 1e-4
     assert Bundle.load(tmp_path / "toy.edgeasr").default_artefact == "onnx-fp32"
@@ -178,8 +190,92 @@ class TestBoards:
         board = device_profile("rpi4")
         work = Work(4_000_000, 8_000_000, 3_000_000, 15_000_000, 2_000_000, 30, 363, 50, 160.0, 100 << 20)
         step = replace(predict(board, work), real_time_factor=seconds, real_time=seconds < 1)
-        found = BoardFit("onnx-int8", board, 1.0, 100.0, step).problem
+        found = BoardFit("onnx-int8", board, 1.0, 100.0, step, "onnx-int8").problem
         assert found is None if problem is None else problem in found
+
+    def test_what_is_not_onnx_is_tried_and_counted_as_onnx(self, exported, checkpoint, tmp_path):
+        arguments = ("--device", "rpi-zero2w", "--artefact", "torch-fp32", "--check-audio", exported.recording)
+        code, out, err = edgeasr("export", checkpoint, "--output", tmp_path / "toy", *arguments, "--json")
+        assert (code, err) == (0, "")
+        (fit,) = json.loads(out)["boards"]
+        assert (fit["artefact"], fit["counted_as"]) == ("torch-fp32", "onnx-fp32")
+        assert fit["resident_mb"] > 120  # torch itself was loaded
+        assert fit["step_ms_here"] > 0 < fit["step_ms_predicted"]
+        assert list(Bundle.load(tmp_path / "toy").artefacts) == ["torch-fp32"]
+
+        code, out, err = edgeasr("export", checkpoint, "--output", tmp_path / "toy", *arguments)
+        assert code == 0
+        assert err.splitlines() == [
+            "edgeasr: rpi-zero2w is recommended the preset nano, the checkpoint is of no preset (24 channels)",
+            "edgeasr: rpi-zero2w is recommended onnx-int8, not torch-fp32",
+            "edgeasr: torch-fp32 is predicted with the bytes, multiply-adds and operators of onnx-fp32: the work of a "
+            "step is taken not to depend on the format",
+        ]
+
+    def test_chunks_of_another_length_are_noted(self, exported):
+        board = device_profile("rpi4")
+        slow = replace(board, recommended=replace(board.recommended, chunk_ms=320))
+        kind = KINDS["onnx-int8"]
+        found = differences(replace(exported.checkpoint.config, encoder=EncoderConfig()), [kind], slow)
+        assert found == ["rpi4 is recommended chunks of 320 ms, the checkpoint has 160 ms"]
+
+
+class TestWords:
+    def test_words_of_a_manifest_are_heard_beside_those_of_torch(self, checkpoint, toy_folder, tmp_path):
+        arguments = ("--check", toy_folder / "dev.jsonl", "--sample", 3)
+        code, out, err = edgeasr("export", checkpoint, "--output", tmp_path / "toy", *arguments, scripted=False)
+        assert (code, err) == (0, "")
+        first, header, *lines, _ = out.splitlines()
+        said = re.fullmatch(
+            r"Compared on 3 utterances of dev.jsonl, 0\.\d minutes; torch's word error rate there is (.*)", first
+        )
+        assert header.endswith("  WER")
+        rates = [float(line.split()[-1]) for line in lines]
+        assert rates[1] == float(said[1]) < 0.5  # fp32
+        assert abs(rates[0] - rates[1]) < 0.5
+
+    def test_all_of_it_in_json(self, checkpoint, toy_folder, tmp_path):
+        arguments = ("--check", toy_folder / "dev.jsonl", "--artefact", "onnx-fp32", "--json")
+        code, out, _ = edgeasr("export", checkpoint, "--output", tmp_path / "toy", *arguments, scripted=False)
+        assert code == 0
+        made = json.loads(out)
+        (row,) = made["artefacts"]
+        seconds = sum(one.duration_s for one in read_manifest(toy_folder / "dev.jsonl"))
+        assert (made["speech"]["file"], made["speech"]["recordings"]) == ("dev.jsonl", 4)
+        assert made["speech"]["minutes"] == pytest.approx(seconds / 60, abs=0.02)
+        assert row["wer"] == made["speech"]["torch_wer"]
+        assert row["chunks"] == -(-round(seconds * 100) // 16)
+
+    def test_a_sample_is_spread_evenly(self, toy_folder):
+        utterances = read_manifest(toy_folder / "train.jsonl")
+        sample = Sample.of(toy_folder / "train.jsonl", 4)
+        assert list(sample.utterances) == utterances[::5]
+        assert list(sample.recordings) == [one.path for one in utterances[::5]]
+
+    def test_a_manifest_without_words_is_refused(self, checkpoint, toy_folder, tmp_path):
+        one = read_manifest(toy_folder / "dev.jsonl")[0]
+        line = {"audio_filepath": str(one.path), "duration": one.duration_s, "text": " "}
+        (tmp_path / "silent.jsonl").write_text(json.dumps(line))
+        arguments = ("--check", tmp_path / "silent.jsonl")
+        code, out, err = edgeasr("export", checkpoint, "--output", tmp_path / "toy", *arguments, scripted=False)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "silent.jsonl has no words in the 1 utterances taken: name one with texts" in err
+        assert not (tmp_path / "toy").exists()
+
+
+def test_what_is_no_number_is_null_in_json(exported, checkpoint, toy_folder, tmp_path, monkeypatch):
+    broken = onnx.load_from_string(exported.onnx["step"])
+    tensor = next(t for t in broken.graph.initializer if t.name.endswith("upper.0.ff.0.bias"))
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.nan, tensor.name))
+    monkeypatch.setitem(exported.onnx, "step", broken.SerializeToString())
+    arguments = ("--artefact", "onnx-fp32", "--check", toy_folder / "dev.jsonl", "--force")
+    code, out, err = edgeasr("export", checkpoint, "--output", tmp_path / "toy", *arguments, "--json", scripted=False)
+    assert (code, err) == (0, "")
+    (row,) = json.loads(out)["artefacts"]
+    assert (row["max_difference"], row["snr_db"], row["wer"]) == (None, None, None)
+    code, out, _ = edgeasr("export", checkpoint, "--output", tmp_path / "toy", *arguments, scripted=False)
+    assert code == 0
+    assert "nan" in out
 
 
 def test_a_target_is_one_artefact(exported, checkpoint, tmp_path):

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.converters import raw_graph
 from edgeasr.converters.artefacts import KINDS
-from edgeasr.converters.check import Parity, parity, recording_features
+from edgeasr.converters.check import Parity, parity, speech_features
 from edgeasr.converters.export import ARTEFACTS, export
 from edgeasr.converters.quantize import quantize_int8
 from edgeasr.encoder import Encoder
@@ -230,16 +230,16 @@ def test_a_bad_place_a_bad_recording_and_bad_weights_are_refused_before_the_work
     taken = tmp_path / "notes.txt"
     taken.write_text("mine")
     with pytest.raises(BundleError, match=r"got .*notes\.txt, a file, wanted a folder or a name in \.edgeasr"):
-        export(exported.checkpoint, taken, recording=exported.recording)
+        export(exported.checkpoint, taken, speech=exported.recording)
     with pytest.raises(BundleError, match="the bundle's name is 'my model', wanted letters"):
-        export(exported.checkpoint, tmp_path / "my model", recording=exported.recording)
+        export(exported.checkpoint, tmp_path / "my model", speech=exported.recording)
     with pytest.raises(AudioFormatError, match=r"notes\.txt"):
-        export(exported.checkpoint, tmp_path / "model", recording=taken)
+        export(exported.checkpoint, tmp_path / "model", speech=taken)
     with pytest.raises(AudioFormatError, match=r"missing\.wav"):
-        export(exported.checkpoint, tmp_path / "model", recording=tmp_path / "missing.wav")
+        export(exported.checkpoint, tmp_path / "model", speech=tmp_path / "missing.wav")
     wrong = dataclasses.replace(exported.checkpoint, weights={})
     with pytest.raises(BundleError, match="the weights are not those of the config"):
-        export(wrong, tmp_path / "model", recording=exported.recording)
+        export(wrong, tmp_path / "model", speech=exported.recording)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -333,20 +333,20 @@ def test_a_short_recording_is_repeated_until_the_memory_is_read(exported, toy_mo
     rng = np.random.default_rng(0)
     waveform = (0.1 * rng.standard_normal(4000)).astype(np.float32)
     soundfile.write(tmp_path / "short.wav", waveform, 16000, subtype="FLOAT")
-    features = recording_features(tmp_path / "short.wav", exported.encoder)
+    features = speech_features([tmp_path / "short.wav"], exported.encoder)
     assert features.shape == (3 * 8 * 4, 20)
     assert len(features) % exported.encoder.config.encoder.chunk_features == 0
     wanted = log_mel(np.tile(waveform, 4)[: 96 * 160], exported.encoder.config.features)
     np.testing.assert_allclose(features[: len(wanted)], wanted, atol=1e-3)
     deep = Encoder(toy_model(summary_strides=(8, 100), memory_capacities=(4, 4)))
-    assert len(recording_features(tmp_path / "short.wav", deep)) == 60 * 100  # no more than a minute
+    assert len(speech_features([tmp_path / "short.wav"], deep)) == 60 * 100  # no more than a minute
 
 
 def test_a_long_recording_is_used_as_it_is(exported, tmp_path):
     rng = np.random.default_rng(0)
     waveform = (0.1 * rng.standard_normal(20000)).astype(np.float32)
     soundfile.write(tmp_path / "long.wav", waveform, 8000, subtype="FLOAT")
-    features = recording_features(tmp_path / "long.wav", exported.encoder)
+    features = speech_features([tmp_path / "long.wav"], exported.encoder)
     assert features.shape == (16 * 16, 20)  # 2.5 s are 250 frames, 15.6 chunks
     assert features[-1].max() < math.log(1e-7) + 0.1  # silence behind the end
 
@@ -379,7 +379,7 @@ def test_other_warnings_are_heard(exported, caplog, monkeypatch):
 
 def test_a_checkpoint_file_becomes_a_bundle(ready, tmp_path):
     ready.checkpoint.save(tmp_path / "best.safetensors")
-    made = export(Checkpoint.load(tmp_path / "best.safetensors"), tmp_path / "model", recording=ready.recording)
+    made = export(Checkpoint.load(tmp_path / "best.safetensors"), tmp_path / "model", speech=ready.recording)
     assert made.bundle.files == ready.bundle.files
     assert json.loads((tmp_path / "model" / "manifest.json").read_text())["format_version"] == 1
 

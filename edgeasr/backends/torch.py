@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ try:
 except ImportError as error:
     raise ExtraMissingError("PyTorch is not installed: pip install 'edgeasr[train]'") from error
 
-from edgeasr.converters.signature import graph_of_part, graph_signature
+from edgeasr.converters.signature import graph_of_part
 from edgeasr.encoder import Encoder
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -48,11 +48,11 @@ class TorchGraph:
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             raise BundleError(f"PyTorch cannot load {name} ({reason[0].strip()}): export the bundle again") from error
         self._graph, self._threads = graph_of_part(encoder, part), threads
-        signature = graph_signature(self._graph)
-        self.inputs, self.outputs = (
-            {tensor: TensorSpec(tuple(spec["shape"]), str(spec["dtype"])) for tensor, spec in signature[side].items()}
-            for side in ("inputs", "outputs")
-        )
+        inputs = self._graph.example_inputs()
+        with torch.inference_mode():
+            outputs = self._graph(*(tensor for _, tensor in inputs))
+        self.inputs = _specs(inputs)
+        self.outputs = _specs(zip(self._graph.output_names(), outputs, strict=True))
 
     def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
         """Outputs by name, not to be written to; `inputs` may hold more than the graph reads."""
@@ -61,6 +61,10 @@ class TorchGraph:
         with torch.inference_mode():
             outputs = self._graph(*(_tensor(inputs[name]) for name in self.inputs))
         return {name: tensor.numpy() for name, tensor in zip(self.outputs, outputs, strict=True)}
+
+
+def _specs(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, TensorSpec]:
+    return {name: TensorSpec(tuple(one.shape), str(one.dtype).removeprefix("torch.")) for name, one in tensors}
 
 
 def weights_file(encoder: Encoder) -> bytes:
