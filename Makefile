@@ -4,11 +4,12 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo setup test test-arm litert soak lint format clean
+.PHONY: help demo setup test test-arm litert executorch targets soak lint format clean
 
 PYTHON ?= python3
 VENV := .venv
 LITERT_VENV := .venv-litert
+EXECUTORCH_VENV := .venv-executorch
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CLIP := edgeasr/models/demo.flac
@@ -50,7 +51,12 @@ test-arm: $(VENV)/tests-are-set-up ## install and hear speech on emulated Cortex
 	$(BIN)/python tests/emulated_board.py
 	$(BIN)/pytest tests/test_arm.py
 
+targets: $(VENV)/tests-are-set-up ## export every target, hear dev with each and write docs/targets.md (LIMIT=20: only print it)
+	$(BIN)/python tests/targets.py $(if $(LIMIT),--limit $(LIMIT))
+
 litert: $(LITERT_VENV)/is-set-up ## set up what `edgeasr export` needs for LiteRT, apart from the rest (2 GB)
+
+executorch: $(EXECUTORCH_VENV)/is-set-up ## set up what `edgeasr export` needs for ExecuTorch, apart from the rest
 
 soak: $(VENV)/tests-are-set-up ## hours of speech in one go, and hundreds of kills: memory, speed, what is kept
 	@failed=; for script in $(SOAKS); do \
@@ -74,8 +80,16 @@ $(LITERT_VENV)/is-set-up: pyproject.toml Makefile | $(BIN)/python
 	$(LITERT_VENV)/bin/python -m pip install --quiet --constraint <(echo $(TORCH)) --editable '.[litert-export]'
 	@touch $@
 
+# executorch brings pandas, scikit-learn and pytest along, and wants the torch that it was built with.
+$(EXECUTORCH_VENV)/is-set-up: pyproject.toml Makefile | $(BIN)/python
+	$(PYTHON) -m venv $(EXECUTORCH_VENV)
+	$(EXECUTORCH_VENV)/bin/python -m pip install --quiet $(TORCH) 2>/dev/null || \
+	    $(EXECUTORCH_VENV)/bin/python -m pip install --extra-index-url $(TORCH_INDEX) $(TORCH)
+	$(EXECUTORCH_VENV)/bin/python -m pip install --quiet --constraint <(echo $(TORCH)) --editable '.[executorch-export]'
+	@touch $@
+
 clean: ## remove the environment and whatever else was made
-	rm -rf $(VENV) $(LITERT_VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LITERT_VENV) $(EXECUTORCH_VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -r {} +
 
 $(BIN)/python:

@@ -1,0 +1,62 @@
+"""The table that `make targets` writes; what it measures is not measured here."""
+
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+
+import pytest
+
+from edgeasr.converters.artefacts import KINDS
+
+targets = SimpleNamespace(**run_path(str(Path(__file__).with_name("targets.py"))))
+
+
+def row(name, wer=0.5, size_mb=5.0, over=1.0):
+    compared = {"max_difference": 0.0281, "snr_db": 52.6, "agreement": 0.9933, "fp32_share": 0.07}
+    heard = {"wer": wer, "peak_rss_mb": 104.6, "utterances": 282, "word_errors": {"reference": 5044}}
+    timed = {"least_ms": 1.361, "median_ms": 1.77, "median_over_first": over}
+    return targets.Row(KINDS[name], {"size_mb": size_mb} | compared, heard, timed)
+
+
+@pytest.fixture
+def rows():
+    return [row("onnx-int8"), row("onnx-fp32", size_mb=20.0), row("litert-int8", over=0.8), row("litert-fp32", 0.5, 20)]
+
+
+def test_a_row_has_what_was_measured(rows):
+    cells = [cell.strip() for cell in targets.line(rows[0], rows).strip("|").split("|")]
+    assert cells[:4] == ["`onnx-int8`", "5.00 MB (25%)", "7.0%", "2.8e-02, 53 dB, 99.33%"]
+    assert cells[4:8] == ["0.5000", "1.77 (1.36) ms", "1.00", "105 MB"]
+
+
+def test_a_row_that_could_not_be_made_says_why(rows):
+    missing = targets.Row(KINDS["litert-int8"], why_not="`make litert` was not run")
+    text = targets.line(missing, [*rows, missing])
+    assert text.endswith("| not run: `make litert` was not run |")
+    assert text.count("|") == targets.line(rows[0], rows).count("|")
+    made = targets.Row(KINDS["litert-int8"], rows[2].exported, why_not="no runtime")
+    assert targets.line(made, rows).count("|") == text.count("|")
+
+
+def test_bounds_of_int8(rows):
+    assert targets.out_of_bounds(rows) == []
+    assert targets.out_of_bounds(rows[2:]) == []
+    worse = [row("onnx-int8", 0.506), *rows[1:]]
+    assert targets.out_of_bounds(worse) == ["onnx-int8 has a word error rate 0.0060 above that of fp32"]
+    larger = [*rows[:2], row("litert-int8", size_mb=6.2, over=1.1), rows[3]]
+    assert targets.out_of_bounds(larger) == [
+        "litert-int8 has 31.0% of the size of fp32",
+        "a chunk of litert-int8 takes 1.1 of the time of onnx-int8",
+    ]
+
+
+def test_only_what_is_between_the_marks_is_written(rows, monkeypatch, tmp_path):
+    page = tmp_path / "targets.md"
+    page.write_text(f"before\n{targets.BEGIN}old\n{targets.END}after\n")
+    monkeypatch.setitem(targets.write_page.__globals__, "PAGE", page)
+    targets.write_page(targets.table(rows))
+    lines = page.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("before", "after")
+    assert "old" not in lines
+    assert lines[2].startswith("`../shared/speech/dev.jsonl`: 282 utterances, 5,044 words; greedy, one thread; ")
+    assert targets.BEGIN in (targets.REPOSITORY / "docs" / "targets.md").read_text()
