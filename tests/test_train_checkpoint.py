@@ -224,7 +224,7 @@ def test_its_matrices_are_those_that_the_device_computes_with(exported, beside):
 
 
 def test_exported_again_it_gives_the_same_whole_numbers(exported, beside, tmp_path):
-    again = export(Checkpoint.load(beside), tmp_path / "again" / "toy-model", recording=exported.recording).bundle
+    again = export(Checkpoint.load(beside), tmp_path / "again" / "toy-model", speech=exported.recording).bundle
 
     def whole_numbers(bundle):
         return {
