@@ -16,6 +16,7 @@ from edgeasr.converters.artefacts import ArtefactKind, ExportOptions, known_kind
 from edgeasr.converters.board_fit import BoardFit, differences
 from edgeasr.converters.calibration import Feed, calibrated
 from edgeasr.converters.check import Parity, speech_features
+from edgeasr.converters.engine_script import engine_scripts
 from edgeasr.converters.export_report import ArtefactReport, Report, Trial
 from edgeasr.converters.raw_graph import RawGraph
 from edgeasr.converters.sample import Sample
@@ -135,7 +136,8 @@ class _Making:
         parts = {kind.name: {graph.name: kind.file_name(graph.name) for graph in self.raw} for kind in kinds}
         names = {name for files in parts.values() for name in files.values()}
         manifest = {"name": self.name, **_manifest(self.checkpoint, self.raw, parts)}
-        return write_bundle(path, manifest, {name: self.files[name] for name in sorted(names)})
+        contents = {name: self.files[name] for name in sorted(names)}
+        return write_bundle(path, manifest, contents | engine_scripts(self.options.tensorrt, parts, contents))
 
     def _make(self, graph: RawGraph, kinds: Sequence[ArtefactKind], feeds: Mapping[str, Sequence[Feed]]) -> None:
         missing = [kind for kind in kinds if kind.file_name(graph.name) not in self.files]

@@ -12,6 +12,7 @@ import pytest
 
 from edgeasr.backends.engine_cache import engine_folder, stored_engine
 from edgeasr.bundle import Bundle, default_bundle, replace_in_bundle, write_bundle
+from edgeasr.cli.export_table import engine_notes
 from edgeasr.converters.engine_script import engine_scripts, trtexec_flags
 from edgeasr.errors import BundleError
 
@@ -203,6 +204,15 @@ def test_the_script_stays_in_a_bundle_that_is_changed(tmp_path):
 
 def test_a_bundle_without_artefacts_for_tensorrt_has_none():
     assert engine_scripts("10", {"onnx-int8": {"step": "step.int8.onnx"}}, {}) == {}
+
+
+def test_export_says_how_it_goes_on(tmp_path):
+    bundle = written(tmp_path / "toy", "tensorrt-fp16")
+    assert engine_notes(bundle) == ["on the Jetson: sh toy/build_engine.sh, then --model toy --backend tensorrt"]
+    archive = replace_in_bundle(bundle.path, tmp_path / "toy.edgeasr", {}, {})
+    (note,) = engine_notes(archive)
+    assert note.startswith("on the Jetson: unzip toy.edgeasr -d toy and sh toy/build_engine.sh, then ")
+    assert engine_notes(Bundle.load(default_bundle())) == []
 
 
 @pytest.mark.parametrize("shell", ["sh", "dash", "bash"])

@@ -71,6 +71,16 @@ def test_states_are_the_same_in_all_precisions(made):
     assert specs[0] == specs[1] == specs[2]
 
 
+def test_a_script_that_builds_every_engine_lies_in_the_bundle(made):
+    lines = made.bundle.content("build_engine.sh").decode().splitlines()
+    built = [line.split()[1:4] for line in lines if line.startswith("build tensorrt-")]
+    files = made.bundle.files
+    assert built == [
+        [kind, name, files[name].sha256] for kind in KINDS for name in made.bundle.artefacts[kind].values()
+    ]
+    assert len(built) == 6
+
+
 def test_for_tensorrt_8_there_is_opset_13(exported, tmp_path):
     options = ExportOptions("8.2")
     made = export(exported.checkpoint, tmp_path / "toy", ["tensorrt-fp32"], exported.recording, options=options)

@@ -14,6 +14,7 @@ import typer
 
 from edgeasr.cli.export_table import (
     counted_notes,
+    engine_notes,
     finite,
     fit_table,
     parity_rows,
@@ -142,7 +143,7 @@ def export(
         found |= {"boards": fits, "notes": list(made.notes)} if board else {}
         write_out(jsonlib.dumps(finite(found), allow_nan=False) + "\n")
         return
-    for note in (*made.notes, *counted_notes(made.fits)):
+    for note in (*made.notes, *counted_notes(made.fits), *engine_notes(made.bundle)):
         print_note(note)
     write_out(speech_line(made) + parity_table(rows) + fit_table(made.fits) + f"Wrote {made.bundle.path}\n")
 

@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from edgeasr.bundle import ARCHIVE_SUFFIX
 from edgeasr.cli.columns import columns
 
 if TYPE_CHECKING:
+    from edgeasr.bundle import Bundle
     from edgeasr.converters.board_fit import BoardFit
     from edgeasr.converters.export import Export
 
@@ -89,6 +91,18 @@ def counted_notes(fits: Iterable[BoardFit]) -> list[str]:
         for fit in fits
         if fit.artefact != fit.counted_as
     ]
+
+
+def engine_notes(bundle: Bundle) -> list[str]:
+    """How it goes on where the bundle is for TensorRT, which builds its engines on the device."""
+    from edgeasr.backends.engine_cache import BUILD_SCRIPT
+
+    if BUILD_SCRIPT not in bundle.files:
+        return []
+    name = bundle.path.name
+    unpacked = name.removesuffix(ARCHIVE_SUFFIX)
+    unpack = f"unzip {name} -d {unpacked} and " if unpacked != name else ""
+    return [f"on the Jetson: {unpack}sh {unpacked}/{BUILD_SCRIPT}, then --model {unpacked} --backend tensorrt"]
 
 
 def finite(value: Any) -> Any:
