@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,8 @@ class Row:
     heard: dict[str, Any] = field(default_factory=dict)
     timed: dict[str, float] = field(default_factory=dict)
     environment: str = HERE
+    bundle: Path = FOLDER
     why_not: str = ""
-
-    @property
-    def bundle(self) -> Path:
-        return FOLDER / self.kind.name
 
 
 def run(program: str, environment: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -70,17 +68,20 @@ def environment_of(kind: ArtefactKind) -> str:
     return HERE if kind.extra == "train" else f"{HERE}-{kind.extra.removesuffix('-export')}"
 
 
-def exported(kind: ArtefactKind) -> Row:
-    """The artefact as a bundle of its own, compared with torch on twenty utterances of dev."""
-    environment, row = environment_of(kind), Row(kind)
+def exported(environment: str, kinds: Sequence[ArtefactKind]) -> list[Row]:
+    """Artefacts in one bundle, compared with torch on twenty utterances of dev; each by itself if one is refused."""
+    name = kinds[0].name if len(kinds) == 1 else environment.removeprefix(".")
+    rows = [Row(kind, bundle=FOLDER / name) for kind in kinds]
     if environment != HERE and not (REPOSITORY / environment / "is-set-up").exists():
-        return replace(row, why_not=f"`make {environment.removeprefix('.venv-')}` was not run")
-    arguments = ("export", CHECKPOINT, "--json", "--check", DEV, "--artefact", kind.name, "--output", row.bundle)
-    calibration = ("--calibration", TRAIN) if kind.calibrated else ()
-    done = run("edgeasr", environment, *arguments, *calibration)
+        return [replace(row, why_not=f"`make {environment.removeprefix(HERE)[1:]}` was not run") for row in rows]
+    arguments = ("export", CHECKPOINT, "--json", "--check", DEV, "--output", rows[0].bundle)
+    arguments += ("--calibration", TRAIN) if any(kind.calibrated for kind in kinds) else ()
+    done = run("edgeasr", environment, *arguments, *(f"--artefact={kind.name}" for kind in kinds))
+    if done.returncode and len(kinds) > 1:
+        return [row for kind in kinds for row in exported(environment, [kind])]
     if done.returncode:
-        return replace(row, why_not=reason(done))
-    return replace(row, exported=json.loads(done.stdout)["artefacts"][0])
+        return [replace(row, why_not=reason(done)) for row in rows]
+    return [replace(row, exported=made) for row, made in zip(rows, json.loads(done.stdout)["artefacts"], strict=True)]
 
 
 def heard(row: Row, limit: Sequence[object]) -> Row:
@@ -111,7 +112,9 @@ def timed(rows: Sequence[Row], reference: Row) -> list[Row]:
 
 def tried(limit: Sequence[object]) -> list[Row]:
     """Every artefact, as far as it can be made and run here."""
-    rows = [exported(kind) for kind in KINDS.values()]
+    by_environment = groupby(sorted(KINDS.values(), key=environment_of), key=environment_of)
+    made = {row.kind.name: row for name, kinds in by_environment for row in exported(name, list(kinds))}
+    rows = [made[name] for name in KINDS]
     rows = [row if row.why_not else heard(row, limit) for row in rows]
     reference = next(row for row in rows if row.kind.name == "onnx-int8")
     found = {row.kind.name: row for row in rows}
