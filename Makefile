@@ -49,14 +49,14 @@ test: lint ## check style and types, then run all tests
 test-arm: $(VENV)/tests-are-set-up ## install and hear speech on emulated Cortex-A53, A72 and A76 cores
 	@.ci/apt-install $(ARM_PACKAGES)
 	$(BIN)/python tests/emulated_board.py
-	$(BIN)/pytest tests/test_arm.py
+	$(BIN)/pytest tests/test_arm.py --junit-xml=$(VENV)/boards/heard.xml
 
 targets: $(VENV)/tests-are-set-up ## export every target, hear dev with each and write docs/targets.md (LIMIT=20: only print it)
 	$(BIN)/python tests/targets.py $(if $(LIMIT),--limit $(LIMIT))
 
 litert: $(LITERT_VENV)/is-set-up ## set up what `edgeasr export` needs for LiteRT, apart from the rest (2 GB)
 
-executorch: $(EXECUTORCH_VENV)/is-set-up ## set up what `edgeasr export` needs for ExecuTorch, apart from the rest
+executorch: $(EXECUTORCH_VENV)/is-set-up ## set up what `edgeasr export` needs for ExecuTorch, apart from the rest (2 GB)
 
 soak: $(VENV)/tests-are-set-up ## hours of speech in one go, and hundreds of kills: memory, speed, what is kept
 	@failed=; for script in $(SOAKS); do \
@@ -80,7 +80,7 @@ $(LITERT_VENV)/is-set-up: pyproject.toml Makefile | $(BIN)/python
 	$(LITERT_VENV)/bin/python -m pip install --quiet --constraint <(echo $(TORCH)) --editable '.[litert-export]'
 	@touch $@
 
-# executorch brings pandas, scikit-learn and pytest along, and wants the torch that it was built with.
+# executorch brings pandas, scikit-learn and coremltools along.
 $(EXECUTORCH_VENV)/is-set-up: pyproject.toml Makefile | $(BIN)/python
 	$(PYTHON) -m venv $(EXECUTORCH_VENV)
 	$(EXECUTORCH_VENV)/bin/python -m pip install --quiet $(TORCH) 2>/dev/null || \

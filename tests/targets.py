@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from edgeasr.converters.artefacts import KINDS, ArtefactKind
 
@@ -29,7 +31,8 @@ CHECKPOINT = REPOSITORY / "edgeasr" / "models" / "tiny-en.safetensors"
 FOLDER = REPOSITORY / ".venv" / "targets"
 PAGE = REPOSITORY / "docs" / "targets.md"
 BEGIN, END = "<!-- `make targets` writes from here -->\n", "<!-- to here -->\n"
-EMULATED = REPOSITORY / ".venv" / "boards" / "heard.json"  # what `make test-arm` wrote
+EMULATED = REPOSITORY / ".venv" / "boards" / "heard.xml"  # what `make test-arm` wrote
+_SAME_WORDS = re.compile(r"test_(\w+)_hears_what_this_machine_hears\[(.+)\]")
 
 HERE = ".venv"
 # Artefacts whose own runtime is not what runs them here.
@@ -149,11 +152,18 @@ def out_of_bounds(rows: Sequence[Row]) -> list[str]:
     return wrong
 
 
+def emulated(artefact: str) -> list[str]:
+    """The cores of boards under emulation on which a test of words passed."""
+    cases = ElementTree.parse(EMULATED).iter("testcase") if EMULATED.exists() else ()
+    passed = [_SAME_WORDS.fullmatch(case.get("name", "")) for case in cases if not len(case)]
+    return [found[2] for found in passed if found and found[1].replace("_", "-") == artefact]
+
+
 def ran(row: Row) -> str:
     """Where it ran: here, and on which cores of boards under emulation."""
     by = STAND_INS.get(row.kind.name.split("-")[0])
     here = platform.machine() + (f", by {by}" if by else "")
-    cores = sorted(json.loads(EMULATED.read_text()).get(row.kind.name, ())) if EMULATED.exists() else []
+    cores = emulated(row.kind.name)
     return f"{here}; same words on emulated {', '.join(cores)}" if cores else here
 
 

@@ -50,6 +50,20 @@ def test_bounds_of_int8(rows):
     ]
 
 
+def test_boards_under_emulation_are_those_whose_test_passed(rows, monkeypatch, tmp_path):
+    results = tmp_path / "heard.xml"
+    name = "test_onnx_int8_hears_what_this_machine_hears"
+    results.write_text(
+        f'<testsuites><testsuite><testcase name="{name}[cortex-a53]"/><testcase name="{name}[cortex-a72]"/>'
+        f'<testcase name="{name}[cortex-a76]"><failure/></testcase><testcase name="test_other[cortex-a76]"/>'
+        "</testsuite></testsuites>"
+    )
+    monkeypatch.setitem(targets.emulated.__globals__, "EMULATED", results)
+    assert targets.emulated("onnx-int8") == ["cortex-a53", "cortex-a72"]
+    assert targets.emulated("litert-int8") == []
+    assert targets.ran(rows[0]).endswith("; same words on emulated cortex-a53, cortex-a72")
+
+
 def test_only_what_is_between_the_marks_is_written(rows, monkeypatch, tmp_path):
     page = tmp_path / "targets.md"
     page.write_text(f"before\n{targets.BEGIN}old\n{targets.END}after\n")
