@@ -8,7 +8,8 @@ import pytest
 from edgeasr.backends import load_graph
 from edgeasr.backends.choice import backends_of, chosen_artefact
 from edgeasr.backends.engine_cache import engine_folder, graph_sha256
-from edgeasr.errors import AcceleratorError, BundleError, ExtraMissingError
+from edgeasr.errors import AcceleratorError, BundleError, ExtraMissingError, ProfileError
+from edgeasr.profile.model_profile import profile_model
 from edgeasr.profile.onnx_reader import read_onnx
 from edgeasr.profile.onnx_writer import Node, Value, serialised
 
@@ -153,3 +154,9 @@ def test_what_no_artefact_is_for_is_refused(backend):
     with pytest.raises(BundleError, match=f"has onnx-int8, none for backend '{backend}': choose one of these"):
         chosen_artefact(bundle_of("onnx-int8"), backend)
     assert backends_of("other-fp32") == ()
+
+
+def test_operators_are_counted_on_the_processor():
+    model = SimpleNamespace(artefact="onnx-fp32", backend="onnxruntime-cuda")
+    with pytest.raises(ProfileError, match="got backend onnxruntime-cuda, wanted onnxruntime"):
+        profile_model(model, bundle_of("onnx-fp32"), Path("demo.flac"))

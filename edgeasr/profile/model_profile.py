@@ -58,10 +58,12 @@ def profile_model(
     """Run the graphs of a bundle under the profiler, on features of a recording and the state that is reached there.
 
     model:  the bundle's, whose artefact and threads are profiled
-    errors: ProfileError for an artefact that ONNX Runtime does not run
+    errors: ProfileError for an artefact that ONNX Runtime does not run, or not on the processor
     """
     if not model.artefact.startswith("onnx"):
         raise ProfileError(f"got artefact {model.artefact}, wanted one in ONNX: choose it with --backend onnx-int8")
+    if model.backend != "onnxruntime":
+        raise ProfileError(f"got backend {model.backend}, wanted onnxruntime: operators are counted on the processor")
     report = progress or _unheard
     files = bundle.artefact(model.artefact)
     feed = _feed(model, recording)
