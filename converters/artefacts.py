@@ -105,8 +105,8 @@ class ArtefactKind:
         return cast(Maker, import_module(self.module).forms)
 
 
-_ONNX, _LITERT, _TENSORRT, _TORCH = (
-    f"edgeasr.converters.{name}_artefacts" for name in ("onnx", "litert", "tensorrt", "torch")
+_ONNX, _LITERT, _TENSORRT, _EXECUTORCH, _TORCH = (
+    f"edgeasr.converters.{name}_artefacts" for name in ("onnx", "litert", "tensorrt", "executorch", "torch")
 )
 _ENTRIES = (
     ArtefactKind("onnx-int8", ".onnx", _ONNX, "train", IN_8_BITS, target="onnx-int8"),
@@ -117,6 +117,8 @@ _ENTRIES = (
     ArtefactKind("tensorrt-fp16", ".tensorrt.onnx", _TENSORRT, "train", IN_16_BITS, target="tensorrt"),
     ArtefactKind("tensorrt-fp32", ".tensorrt.onnx", _TENSORRT, "train", EXACT),
     ArtefactKind("tensorrt-int8", ".tensorrt.onnx", _TENSORRT, "train", IN_8_BITS, calibrated=True),
+    ArtefactKind("executorch-fp32", ".pte", _EXECUTORCH, "executorch-export", EXACT, target="executorch"),
+    ArtefactKind("executorch-int8", ".pte", _EXECUTORCH, "executorch-export", IN_8_BITS, target="executorch-int8"),
     ArtefactKind("torch-fp32", ".safetensors", _TORCH, "train", EXACT, whole=True),
 )
 KINDS: Mapping[str, ArtefactKind] = {kind.name: kind for kind in _ENTRIES}

@@ -19,7 +19,16 @@ Array = NDArray[np.generic]
 # Packages that run graphs, by the names under which they are imported.
 _RUNTIMES = ("onnxruntime", "ai_edge_litert", "tflite_runtime")
 # What can be asked for; choice.py has which artefacts each of them runs.
-_KNOWN = ("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "litert", "tflite", "torch")
+_KNOWN = (
+    "onnxruntime",
+    "onnxruntime-cuda",
+    "onnxruntime-tensorrt",
+    "tensorrt",
+    "litert",
+    "tflite",
+    "executorch",
+    "torch",
+)
 
 
 class Graph(Protocol):
@@ -69,6 +78,10 @@ def load_graph(backend: str, model: Path | bytes, threads: int, part: str = "ste
         from edgeasr.backends.tflite import TfliteGraph
 
         return TfliteGraph(model, threads)
+    if backend == "executorch":
+        from edgeasr.backends.executorch import ExecutorchGraph
+
+        return ExecutorchGraph(model, threads)
     if backend == "torch":
         from edgeasr.backends.torch import TorchGraph
 

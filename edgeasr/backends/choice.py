@@ -16,6 +16,7 @@ _BACKENDS = {
     "tflite": ("tflite",),
     "tensorrt": ("onnxruntime", *ON_GPU),
     "torch": ("torch",),
+    "executorch": ("executorch",),
 }
 
 
