@@ -8,15 +8,19 @@ from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from edgeasr.backends import cuda_runtime
 from edgeasr.backends.engine_cache import engine_folder, stored_engine
 from edgeasr.bundle import Bundle, default_bundle, replace_in_bundle, write_bundle
 from edgeasr.cli.export_table import engine_notes
 from edgeasr.converters.engine_script import engine_scripts, trtexec_flags
-from edgeasr.errors import BundleError
+from edgeasr.errors import AcceleratorError, BundleError
+from edgeasr.model import AcousticModel
 
 imitated = SimpleNamespace(**run_path(str(Path(__file__).with_name("imitated_gpu.py"))))
+toolchain = SimpleNamespace(**run_path(str(Path(__file__).with_name("toolchain.py"))))
 
 # Writes down what it is told, and an engine of the graph; TRTEXEC_SAYS is what it prints, TRTEXEC_ENDS its status.
 TRTEXEC = f"""#!{sys.executable}
@@ -108,6 +112,27 @@ def test_every_engine_is_built_where_the_runner_looks_and_with_the_flags_of_its_
     assert engines == engine_folder()
     assert {path.suffix for path in engines.iterdir()} == {".engine", ".json", ".log"}
     assert Bundle.load(bundle.path).files.keys() == bundle.files.keys()
+
+
+@pytest.mark.skipif(bool(toolchain.missing("gcc")), reason=str(toolchain.missing("gcc")))
+def test_the_runner_runs_what_the_script_built(device, tmp_path, monkeypatch):
+    library = imitated.build_library(tmp_path)
+    monkeypatch.setattr(cuda_runtime, "find_library", lambda name: str(library))
+    monkeypatch.setitem(sys.modules, "tensorrt", imitated.imitated_tensorrt(library))
+    bundle = written(tmp_path / "toy", "tensorrt-fp16")
+    with pytest.raises(AcceleratorError, match=rf"build_engine\.sh of {bundle.path}"):
+        AcousticModel(bundle, backend="tensorrt")
+    assert device.run(bundle).returncode == 0
+    models = [AcousticModel(bundle, backend=backend) for backend in ("tensorrt", "onnxruntime")]
+    states, rng = [model.init_state() for model in models], np.random.default_rng(0)
+    for _ in range(30):  # a summary is complete after 25
+        chunk = rng.normal(size=(16, 80)).astype(np.float32)
+        steps = [model.step(chunk, state) for model, state in zip(models, states, strict=True)]
+        np.testing.assert_array_equal(steps[0][0].tokens, steps[1][0].tokens)
+        states = [state for _, state in steps]
+    assert states[0]["state.bank.0.number"].max() >= 0
+    for name, array in states[0].items():
+        np.testing.assert_array_equal(array, states[1][name], err_msg=name)
 
 
 def test_an_engine_that_is_there_is_left_alone(device, tmp_path):
