@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -51,13 +52,34 @@ class Parity:
             )
 
 
-def parity(encoder: Encoder, model: AcousticModel, features: Floats) -> Parity:
-    """Step torch and the artefact side by side, each with its own state.
+class Reference(NamedTuple):
+    """Speech, and what torch makes of it in chunks of one length.
 
     features: (T, num_mels), T a multiple of chunk_features
+    outputs:  log-probabilities of tokens, and of phones if there are any, of each chunk
     """
+
+    features: Floats
+    outputs: Sequence[Outputs]
+
+
+@torch.no_grad()
+def torch_reference(encoder: Encoder, features: Floats) -> Reference:
+    """Step torch over features, as of `Reference`."""
+    state, chunk, outputs = encoder.init_state(1), encoder.config.encoder.chunk_features, []
+    for start in range(0, len(features), chunk):
+        found, state = encoder.step(torch.from_numpy(features[start : start + chunk])[None], state)
+        outputs.append(tuple(tensor[0].numpy() for tensor in (found.final, found.phones) if tensor is not None))
+    return Reference(features, outputs)
+
+
+def parity(expected: Reference, model: AcousticModel) -> Parity:
+    """Step an artefact, with a state of its own, over what torch heard."""
     difference, power, noise, same = [], [], [], []  # of each chunk
-    for wanted, found in _side_by_side(encoder, model, features):
+    chunk, state = model.config.encoder.chunk_features, model.init_state()
+    for i, wanted in enumerate(expected.outputs):
+        emissions, state = model.step(expected.features[i * chunk : (i + 1) * chunk], state)
+        found = tuple(array for array in emissions if array is not None)
         # (chunk_frames, V), and phones behind the tokens
         reference, result = (np.concatenate(outputs, axis=-1) for outputs in (wanted, found))
         difference.append(np.abs(np.exp(reference) - np.exp(result)).max())
@@ -78,7 +100,7 @@ def parity(encoder: Encoder, model: AcousticModel, features: Floats) -> Parity:
 def median_step_ms(model: AcousticModel, features: Floats) -> float:
     """Median time of a chunk, up to 200 of them in a row; the memory's graph falls into one of 25 chunks.
 
-    features: as for `parity`
+    features: as of `Reference`
     """
     chunk, state, times_s = model.config.encoder.chunk_features, model.init_state(), []
     for start in range(0, len(features), chunk)[:_TIMED_CHUNKS]:
@@ -91,22 +113,6 @@ def median_step_ms(model: AcousticModel, features: Floats) -> float:
 def _same_best(wanted: Outputs, found: Outputs) -> list[float]:
     """Of each output the share of frames with the same most likely token or phone."""
     return [float((a.argmax(-1) == b.argmax(-1)).mean()) for a, b in zip(wanted, found, strict=True)]
-
-
-@torch.no_grad()
-def _side_by_side(encoder: Encoder, model: AcousticModel, features: Floats) -> Iterator[tuple[Outputs, Outputs]]:
-    """Of each chunk torch's outputs and the artefact's: log-probabilities of tokens, and of phones if there are any."""
-    torch_state, state = encoder.init_state(1), model.init_state()
-    chunk = encoder.config.encoder.chunk_features
-    for start in range(0, len(features), chunk):
-        x = features[start : start + chunk]
-        expected, torch_state = encoder.step(torch.from_numpy(x)[None], torch_state)
-        found, state = model.step(x, state)
-        tensors = (expected.final, expected.phones)
-        yield (
-            tuple(tensor[0].numpy() for tensor in tensors if tensor is not None),
-            tuple(array for array in found if array is not None),
-        )
 
 
 def speech_features(recordings: Sequence[Path], encoder: Encoder) -> Floats:

@@ -15,7 +15,7 @@ from edgeasr.bundle_manifest import plain_name
 from edgeasr.converters.artefacts import ArtefactKind, ExportOptions, known_kinds
 from edgeasr.converters.board_fit import BoardFit, differences
 from edgeasr.converters.calibration import Feed, calibrated
-from edgeasr.converters.check import Parity, speech_features
+from edgeasr.converters.check import Parity, speech_features, torch_reference
 from edgeasr.converters.engine_script import engine_scripts
 from edgeasr.converters.export_report import ArtefactReport, Report, Trial
 from edgeasr.converters.raw_graph import RawGraph
@@ -92,19 +92,19 @@ def export(  # noqa: PLR0913 - each a choice of its own
     encoder = checkpoint.encoder()
     lengths = list(dict.fromkeys([encoder.config.chunk_ms, *chunk_lengths_ms]))
     encoders = [in_chunks(encoder, length) for length in lengths]
-    features = [speech_features(sample.recordings, one) for one in encoders]
+    expected = {one.config.chunk_ms: torch_reference(one, speech_features(sample.recordings, one)) for one in encoders}
     making = _Making(checkpoint, name, [RawGraph(graph) for graph in graphs(encoder, lengths[1:])], options, report)
     with tempfile.TemporaryDirectory() as folder:
         # Tried as it will be loaded, before anything is put at `output`.
         draft = making.write(Path(folder, output.name), [*kinds, *_beside(kinds, sample, device)])
-        trial = Trial(draft, sample, encoders, features, device, force, report)
+        trial = Trial(draft, sample, expected, device, force, report)
         found = [trial.of(kind) for kind in kinds]
         torch_wer = trial.wer(TORCH)
     fits = [one.fit for one in found if one.fit is not None]
     if not force:
         for fit in fits:
             fit.enforce()
-    speech_s = len(features[0]) * encoder.config.features.hop_s
+    speech_s = len(expected[lengths[0]].features) * encoder.config.features.hop_s
     notes = differences(encoder.config, kinds, device) if device else ()
     return Export(making.write(output, kinds), found, sample, speech_s, torch_wer, notes)
 

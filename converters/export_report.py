@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from edgeasr.bundle import Bundle
 from edgeasr.converters.artefacts import ArtefactKind
 from edgeasr.converters.board_fit import BoardFit, board_fit
-from edgeasr.converters.check import Floats, Parity, median_step_ms, parity
+from edgeasr.converters.check import Parity, Reference, median_step_ms, parity
 from edgeasr.converters.sample import Sample
 from edgeasr.converters.weight_share import fp32_share
 from edgeasr.devices.profile import DeviceProfile
-from edgeasr.encoder import Encoder
 from edgeasr.errors import BundleError
 from edgeasr.evaluation import evaluate
 from edgeasr.manifest import Utterance
@@ -49,16 +48,14 @@ class Trial:
     """How artefacts of a bundle are tried.
 
     draft:    the bundle, with those of other formats that some are compared with
-    encoders: of torch, one for each length of chunks; the first has the bundle's own
-    features: of the sample, for each of the encoders
+    expected: what torch makes of the sample, by the length of chunks in ms; the bundle's own is first
     device:   a board to predict for
     force:    try an artefact to the end although it does not match torch
     """
 
     draft: Bundle
     sample: Sample
-    encoders: Sequence[Encoder]
-    features: Sequence[Floats]
+    expected: Mapping[int, Reference]
     device: DeviceProfile | None
     force: bool
     report: Report
@@ -68,13 +65,12 @@ class Trial:
         self.report(f"comparing {kind.name} with torch on {self.sample.name}")
         model = AcousticModel(self.draft, backend=kind.name)
         parities, step_ms = [], {}
-        for encoder, features in zip(self.encoders, self.features, strict=True):
-            chunk_ms = encoder.config.chunk_ms
+        for chunk_ms, expected in self.expected.items():
             variant = model.variant(threads=1, chunk_ms=chunk_ms)
-            parities.append(parity(encoder, variant, features))
+            parities.append(parity(expected, variant))
             if not self.force:
                 parities[-1].enforce()
-            step_ms[chunk_ms] = median_step_ms(variant, features)
+            step_ms[chunk_ms] = median_step_ms(variant, expected.features)
         names = set(self.draft.artefacts[kind.name].values())
         return ArtefactReport(
             artefact=kind.name,
@@ -102,7 +98,8 @@ class Trial:
         if self.device is None:
             return None
         self.report(f"trying {kind.name} for {self.device.title}")
-        return board_fit(self.draft, kind, self.device, self.sample.recordings[0], self.features[0])
+        features = next(iter(self.expected.values())).features
+        return board_fit(self.draft, kind, self.device, self.sample.recordings[0], features)
 
 
 def greedy_wer(bundle: Bundle, artefact: str, utterances: Sequence[Utterance]) -> float:

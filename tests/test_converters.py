@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.converters import raw_graph
 from edgeasr.converters.artefacts import KINDS
-from edgeasr.converters.check import Parity, parity, speech_features
+from edgeasr.converters.check import Parity, parity, speech_features, torch_reference
 from edgeasr.converters.export import ARTEFACTS, export
 from edgeasr.converters.quantize import quantize_int8
 from edgeasr.encoder import Encoder
@@ -273,7 +273,7 @@ def features(exported):
 
 
 def test_an_artefact_that_is_the_same_has_no_difference(exported, features):
-    result = parity(exported.encoder, Shifted(exported.encoder), features)
+    result = parity(torch_reference(exported.encoder, features), Shifted(exported.encoder))
     assert (result.chunks, result.max_difference, result.agreement, result.snr_db > 150) == (10, 0.0, 1.0, True)
 
 
@@ -292,7 +292,7 @@ def test_what_differs_is_measured(exported, features, name):
         whole.append(emissions)
     second, best = np.sort(getattr(whole[3], name)[2])[-2:]
     reference = np.concatenate([array.ravel() for emissions in whole for array in emissions])
-    result = parity(exported.encoder, Shifted(exported.encoder, change, name), features)
+    result = parity(torch_reference(exported.encoder, features), Shifted(exported.encoder, change, name))
     assert (result.worst_chunk, result.agreement) == (3, 39 / 40)
     assert result.max_difference == pytest.approx(np.exp(best) - np.exp(second), rel=1e-4)
     noise = 2 * (best - second) ** 2 / reference.size
@@ -306,7 +306,7 @@ def test_an_artefact_that_gives_no_numbers_is_refused(exported, features, name):
     def change(chunk, log_probs):
         return log_probs * np.nan if chunk == 5 else log_probs
 
-    result = parity(exported.encoder, Shifted(exported.encoder, change, name), features)
+    result = parity(torch_reference(exported.encoder, features), Shifted(exported.encoder, change, name))
     assert math.isnan(result.max_difference)
     with pytest.raises(BundleError, match="does not match torch"):
         result.enforce()
