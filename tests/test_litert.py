@@ -169,6 +169,7 @@ def test_every_artefact_is_that_of_torch(bundle):
         assert rows[kind]["max_difference"] > 1e-4
         assert rows[kind]["snr_db"] > 20
         assert rows[kind]["size_mb"] < rows["litert-fp32"]["size_mb"]
+        assert rows[kind]["fp32_share"] < 0.9 < rows["litert-fp32"]["fp32_share"] == 1.0
 
 
 def test_a_scale_a_matrix_is_for_tflite_runtime_and_a_scale_a_channel_is_refused_there(bundle):
