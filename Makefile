@@ -17,7 +17,7 @@ CLIP := edgeasr/models/demo.flac
 # Debian's packages: what the product needs, and what the tests need beside it (speech, a virtual microphone, a browser).
 PACKAGES := libportaudio2
 TEST_PACKAGES := $(if $(PACKAGES),espeak-ng flite libasound2-plugins pulseaudio pulseaudio-utils \
-    chromium chromium-driver)
+    chromium chromium-driver shellcheck)
 # Compilers and an emulator for the firmware. What is missing of them is skipped by the tests.
 FIRMWARE_PACKAGES := $(if $(PACKAGES),gcc g++ libc6-dev make clang libclang-rt-dev gcovr gcc-arm-none-eabi \
     libnewlib-arm-none-eabi gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-arm)

@@ -248,9 +248,10 @@ def test_shells_take_it(tmp_path, shell):
     assert subprocess.run([shell, "-n", script], check=False).returncode == 0
 
 
-def test_shellcheck_has_nothing_to_say(tmp_path):
+@pytest.mark.parametrize("which", ["build_engine.sh", "install.sh"])
+def test_shellcheck_has_nothing_to_say(tmp_path, repository, which):
     if shutil.which("shellcheck") is None:
         pytest.skip("not installed: apt-get install shellcheck")
-    script = written(tmp_path / "toy", "tensorrt-fp16", "tensorrt-int8").path / "build_engine.sh"
-    done = subprocess.run(["shellcheck", script], capture_output=True, text=True, check=False)
+    folder = written(tmp_path / "toy", "tensorrt-fp16").path if which == "build_engine.sh" else repository / "devices"
+    done = subprocess.run(["shellcheck", folder / which], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
