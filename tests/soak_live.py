@@ -26,7 +26,7 @@ import soxr
 from soak import SPEECH, recordings
 from soak_turns import Turns, Twin, over
 
-from edgeasr.allocator import keep_little
+from edgeasr.allocator import keep_little, settle
 from edgeasr.audio import AudioBlock
 from edgeasr.capture.conditioned import ConditionedSource
 from edgeasr.metrics import ErrorCounts, word_errors
@@ -261,6 +261,13 @@ def fresh_hour(options: argparse.Namespace) -> Twin:
     return Twin([__file__, "--hours", str(min(1.0, options.hours)), *map(str, choices)])
 
 
+def offline_finals(recognizer: Recognizer, played: np.ndarray, options: argparse.Namespace) -> list[str]:
+    """Texts of the finals that end in the part of the stream that is checked, without a thread and a ring."""
+    steady = ConditionedSource(Steady(played, options.rate, min(CHECKED_S + 30, options.hours * HOUR_S)))
+    finals = [event for event in recognizer.stream(steady) if isinstance(event, Final)]
+    return [final.text for final in finals if final.end <= CHECKED_S]
+
+
 def main() -> None:
     """Print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -270,14 +277,12 @@ def main() -> None:
     parser.add_argument("--decoder", choices=("greedy", "lm"), default="greedy")
     parser.add_argument("--turns", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    keep_little()  # as `edgeasr listen` does
+    keep_little()  # as `edgeasr listen` does, and settles
     played, text = material(options.minutes, options.rate)
     total = round(options.hours * HOUR_S * options.rate)
     player = Player(played, options.rate, total)
     recognizer = Recognizer(load_model(), decoder=options.decoder)
-    steady = ConditionedSource(Steady(played, options.rate, min(CHECKED_S + 30, options.hours * HOUR_S)))
-    finals = [event for event in recognizer.stream(steady) if isinstance(event, Final)]
-    wanted = [final.text for final in finals if final.end <= CHECKED_S]
+    wanted = offline_finals(recognizer, played, options)
     recognizer.reset()
     steps, repetitions = Steps.rehearsed(), Repetitions(len(played) / options.rate, text)
     steps.turns = Turns.parsed(options.turns)
@@ -287,6 +292,7 @@ def main() -> None:
     began, cpu_began = time.monotonic(), time.process_time()
     player.mic = Microphone(sound=player, say=said.append)
     player.mic._stopped = lambda: heard >= total
+    settle()
     with ConditionedSource(Checked(player.mic, played), said.append) as source:
         for block in source.blocks():
             heard = block.start_sample + len(block.samples)

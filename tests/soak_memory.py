@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from soak import RATE_HZ, write_long_recording
 from soak_turns import Turns, Twin, over
 
-from edgeasr.allocator import keep_little
+from edgeasr.allocator import keep_little, settle
 from edgeasr.memory import Admission, Decision
 from edgeasr.recognizer import Recognizer, load_model
 from edgeasr.store.retention import Limits
@@ -164,7 +164,7 @@ def main() -> None:
         twins.append(Twin([__file__, *map(str, choices)]))
         return twins[0].turns
 
-    keep_little()  # as `edgeasr listen` does
+    keep_little()  # as `edgeasr listen` does, and settles
     decisions: Counter[Decision] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         speech, path = Path(folder, "speech.wav"), Path(folder, "memory.db")
@@ -178,6 +178,7 @@ def main() -> None:
                 writer.admitted(admission)
 
             recognizer = Recognizer(model, decoder=arguments.decoder, on_admission=admitted)
+            settle()
             course = listen(recognizer, writer, speech, arguments.hours, last_hour)
         store_mb = path.stat().st_size / 2**20
     found = {

@@ -1,8 +1,11 @@
+import gc
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from edgeasr.allocator import return_free_memory, settle
 
 # Large blocks are freed among small ones that stay, after a larger one was freed, which raises glibc's limits.
 SCRIPT = """
@@ -34,3 +37,22 @@ print(held - resident_mb())
 def test_freed_memory_goes_back_to_the_system(call, given_back):
     done = subprocess.run([sys.executable, "-c", SCRIPT, call], capture_output=True, text=True, check=True)
     assert (float(done.stdout) > 35) is given_back  # of 38 MB
+
+
+def test_what_was_there_is_not_looked_through_again():
+    kept = [{"of": [str(i)]} for i in range(1_000)]
+    try:
+        settle()
+        assert gc.get_freeze_count() > len(kept)
+        assert len(gc.get_objects()) < len(kept)
+    finally:
+        gc.unfreeze()
+
+
+def test_free_lists_of_python_are_emptied():
+    blocks = sys.getallocatedblocks()
+    many = [(i, i + 1, i + 2, i + 3, i + 4) for i in range(1_000_000, 1_002_000)]
+    del many
+    kept = sys.getallocatedblocks() - blocks
+    return_free_memory()
+    assert kept > 1_000 > sys.getallocatedblocks() - blocks

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from edgeasr.allocator import keep_little
+from edgeasr.allocator import keep_little, settle
 from edgeasr.cli.actions import Exec, ExecJobs, ExecTimeout, MqttUrl, WebhookAllow, WebhookUrl, acting
 from edgeasr.cli.budget import BudgetBattery, BudgetRtf, BudgetTemperature, budget_check
 from edgeasr.cli.endpoint_options import EndpointRules, Explain, GateSwitch, listening
@@ -156,6 +156,7 @@ def listen(
             within()
             watchdog.heard(recognizer.heard_s)
 
+        settle()
         manager.ready(f"listening to {audio.name}")
         if status.enabled:
             print(f"Listening to {audio.name}, Ctrl-C to end", file=sys.stderr)

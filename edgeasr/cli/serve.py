@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from edgeasr.allocator import keep_little
+from edgeasr.allocator import keep_little, settle
 from edgeasr.cli.endpoint_options import EndpointRules, GateSwitch, listening
 from edgeasr.cli.front_options import FrontOptions
 from edgeasr.cli.options import Backend, DecoderName, Model, Threads
@@ -124,6 +124,7 @@ def serve(
     streams = max_streams or streams_for(measured_rtf(new_recognizer()), workers)
     limits = replace(limits, max_streams=streams, max_connections=max(limits.max_connections, 2 * streams))
     fronts = _Fronts(config, address, source, device, loaded.name)
+    settle()
     asyncio.run(_run(new_recognizer, limits, workers, fronts))
 
 
