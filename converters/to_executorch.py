@@ -10,6 +10,7 @@ import json
 
 import torch
 from torch import Tensor, nn
+from torch._export.verifier import SpecViolationError
 
 from edgeasr.backends.executorch import NAMES, quiet
 from edgeasr.converters.signature import Graph
@@ -50,16 +51,21 @@ def to_executorch(graph: Graph, precision: str) -> bytes:
                 constant_methods={NAMES: _as_tensor([name for name, _ in inputs], graph.output_names())},
             )
             return bytes(lowered.to_executorch().buffer)
-        except RuntimeError as error:
+        except (RuntimeError, SpecViolationError) as error:
             reason = str(error).strip().splitlines()[0]
             raise BundleError(f"ExecuTorch cannot lower the {graph.name} graph ({reason}): export to ONNX") from error
 
 
+class _Linear(XNNPACKQuantizer):  # type: ignore[misc]
+    """Annotates linear layers alone: for others it would first turn whole numbers that are added into fp32."""
+
+    def transform_for_annotation(self, model: nn.Module) -> nn.Module:
+        return model
+
+
 def _quantized(module: nn.Module, tensors: tuple[Tensor, ...]) -> nn.Module:
     config = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
-    prepared = prepare_pt2e(
-        torch.export.export(module, tensors, strict=False).module(), XNNPACKQuantizer().set_global(config)
-    )
+    prepared = prepare_pt2e(torch.export.export(module, tensors, strict=False).module(), _Linear().set_global(config))
     prepared(*tensors)
     quantized: nn.Module = convert_pt2e(prepared)
     return quantized

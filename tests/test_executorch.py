@@ -50,6 +50,30 @@ for content in (b"", b"no program", step["executorch-fp32"].read_bytes()[:1000])
 print(json.dumps(found))
 """
 
+# A graph with an operator that programs do not have, as `--target executorch` answers it.
+INVERT = """
+import torch
+from edgeasr.converters.to_executorch import to_executorch
+from edgeasr.errors import BundleError
+
+class Invert(torch.nn.Module):
+    name = "step"
+
+    def example_inputs(self):
+        return [("x", torch.eye(3))]
+
+    def output_names(self):
+        return ["y"]
+
+    def forward(self, x):
+        return (torch.linalg.inv(x),)
+
+try:
+    to_executorch(Invert(), "fp32")
+except BundleError as error:
+    print(error)
+"""
+
 
 @pytest.fixture(scope="module")
 def program(repository):
@@ -113,6 +137,13 @@ def test_what_is_no_program_is_refused(ran):
     for message in ran["refused"]:
         assert message.startswith("ExecuTorch cannot load the model (")
         assert message.endswith("): export the bundle again")
+
+
+def test_an_operator_that_programs_do_not_have_is_named(program):
+    command = [program.with_name("python"), "-c", INVERT]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ExecuTorch cannot lower the step graph (Operator torch._ops.aten.linalg_inv_ex")
+    assert done.stdout.count("\n") == 1
 
 
 # Where the package is missing
