@@ -15,12 +15,17 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import litert_torch
+import numpy as np
 from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer import quantizer, recipe
+from numpy.typing import NDArray
 
 from edgeasr.converters.signature import Graph
 from edgeasr.errors import BundleError
+
+_ALIGNMENT = 16
 
 
 def to_litert(graph: Graph) -> bytes:
@@ -42,7 +47,7 @@ def to_litert(graph: Graph) -> bytes:
     signature = model.signatureDefs[0]
     _rename(signature.inputs, [name for name, _ in inputs])
     _rename(signature.outputs, graph.output_names())
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+    return _packed(model)
 
 
 def quantize_litert(model: bytes, *, per_channel: bool = True) -> bytes:
@@ -56,7 +61,28 @@ def quantize_litert(model: bytes, *, per_channel: bool = True) -> bytes:
             rule["op_config"]["weight_tensor_config"]["granularity"] = "TENSORWISE"
     with _quiet():
         quantized = quantizer.Quantizer(bytearray(model), rules).quantize()
-    return bytes(quantized.quantized_model)
+    return _packed(flatbuffer_utils.read_model_from_bytearray(bytes(quantized.quantized_model)))
+
+
+class _AlignedBuilder(flatbuffers.Builder):  # type: ignore[misc]  # flatbuffers has no types
+    """Constants begin at multiples of 16 bytes, as the format's schema wants; Python's builder leaves that to luck.
+
+    On 32-bit Arm tflite-runtime ends with SIGBUS where they do not.
+    """
+
+    def CreateNumpyVector(self, x: NDArray[np.generic]) -> int:  # noqa: N802 - flatbuffers' name
+        self.Prep(_ALIGNMENT, x.nbytes)
+        return int(super().CreateNumpyVector(x))
+
+
+def _packed(model: Any) -> bytes:
+    """The file of a model. model: with the contents of its buffers in them"""
+    for buffer in model.buffers:
+        if buffer.data is not None:
+            buffer.data = np.frombuffer(bytes(buffer.data), np.uint8)
+    builder = _AlignedBuilder(1 << 20)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
 
 
 def _rename(tensors: Sequence[Any], names: Sequence[str]) -> None:

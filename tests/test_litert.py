@@ -178,6 +178,17 @@ def test_a_scale_a_matrix_is_for_tflite_runtime_and_a_scale_a_channel_is_refused
         load_graph("tflite", bundle[0].artefact("litert-int8")["step"], threads=1)
 
 
+@pytest.mark.parametrize("kind", ["litert-int8", "litert-fp32", "tflite-int8"])
+def test_constants_begin_where_32_bit_arm_can_read_them(bundle, kind):
+    for path in bundle[0].artefact(kind).values():
+        content = np.fromfile(path, np.uint8)
+        model = schema.Model.GetRootAsModel(content, 0)
+        found = [model.Buffers(i).DataAsNumpy() for i in range(model.BuffersLength())]
+        begins = [array.ctypes.data - content.ctypes.data for array in found if isinstance(array, np.ndarray)]
+        assert len(begins) > 20
+        assert not any(begin % 16 for begin in begins)
+
+
 def test_both_runtimes_read_and_write_the_same(bundle):
     model, reference = (AcousticModel(bundle[0], backend=backend) for backend in ("litert-int8", "onnx-int8"))
     assert (model.backend, reference.backend) == ("litert", "onnxruntime")
