@@ -92,7 +92,7 @@ PI_32 = Board(
     "qemu-arm-static",
     ("cortex-a7",),
     (r"\x01", r"\x28"),
-    wheels=wanted("packaging", "typer"),
+    wheels=(*wanted("packaging", "typer"), "typing-extensions"),  # the latter for soundfile
     tags=("manylinux2014_armv7l", *(f"manylinux_2_{minor}_armv7l" for minor in (17, 31, 34, 35, 36))),
     packages="libsndfile1 libsoxr0 python3-cffi python3-numpy",
     alone=(*wanted("sounddevice", "soundfile"), *wanted("tflite-runtime", extra="tflite")),
@@ -114,8 +114,11 @@ mount --bind "$KERNEL/sys" "$ROOT/sys"
 printf '%s\n' "$BINDS" | while IFS='	' read -r from to; do
     [ -z "$from" ] || mount --bind "$from" "$ROOT$to"
 done
-exec chroot "$ROOT" /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 OMP_NUM_THREADS=1 \
-    PIP_DISABLE_PIP_VERSION_CHECK=1 QEMU_CPU="$CORE" "$@"
+# Not in place of this shell: the first process of a namespace that qemu wants to end by a signal hangs instead.
+status=0
+chroot "$ROOT" /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin HOME=/root LANG=C.UTF-8 OMP_NUM_THREADS=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 QEMU_CPU="$CORE" "$@" || status=$?
+exit $status
 """
 
 
