@@ -35,7 +35,8 @@ EMULATED = REPOSITORY / ".venv" / "boards" / "heard.xml"  # what `make test-arm`
 _SAME_WORDS = re.compile(r"test_(\w+)_hears_what_this_machine_hears\[(.+)\]")
 
 HERE = ".venv"
-# Artefacts whose own runtime is not what runs them here.
+TFLITE = f"{HERE}/boards/tflite-here"  # made by `make test-arm`
+# Artefacts whose own runtime is not what runs them in this environment.
 STAND_INS = {"tensorrt": "ONNX Runtime", "tflite": "LiteRT"}
 
 MOST_WER, MOST_SIZE = 0.005, 0.30  # of int8: more than that of fp32, and share of fp32
@@ -90,14 +91,17 @@ def exported(environment: str, kinds: Sequence[ArtefactKind]) -> list[Row]:
 def heard(row: Row, limit: Sequence[object]) -> Row:
     """All of dev, in the first environment that has its runtime."""
     arguments = (DEV, "--json", "--decoder", "greedy", "--model", row.bundle, "--backend", row.kind.name, *limit)
-    done = run("edgeasr", HERE, "evaluate", *arguments)
-    other = environment_of(row.kind)
-    if done.returncode and other != HERE:
-        row = replace(row, environment=other)
-        done = run("edgeasr", other, "evaluate", *arguments)
-    if done.returncode:
-        return replace(row, why_not=reason(done))
-    return replace(row, heard=json.loads(done.stdout))
+    for environment in run_in(row.kind):
+        done = run("edgeasr", environment, "evaluate", *arguments)
+        if done.returncode == 0:
+            return replace(row, environment=environment, heard=json.loads(done.stdout))
+    return replace(row, why_not=reason(done))
+
+
+def run_in(kind: ArtefactKind) -> list[str]:
+    """Environments that may have the runtime of an artefact, the likeliest first."""
+    own = [TFLITE] if kind.name.startswith("tflite") and (REPOSITORY / TFLITE).exists() else []
+    return list(dict.fromkeys([*own, HERE, environment_of(kind)]))
 
 
 def timed(rows: Sequence[Row], reference: Row) -> list[Row]:
@@ -161,7 +165,7 @@ def emulated(artefact: str) -> list[str]:
 
 def ran(row: Row) -> str:
     """Where it ran: here, and on which cores of boards under emulation."""
-    by = STAND_INS.get(row.kind.name.split("-")[0])
+    by = STAND_INS.get(row.kind.name.split("-")[0]) if row.environment == HERE else None
     here = platform.machine() + (f", by {by}" if by else "")
     cores = emulated(row.kind.name)
     return f"{here}; same words on emulated {', '.join(cores)}" if cores else here
