@@ -1,6 +1,6 @@
 """Graphs to ONNX that TensorRT reads: static shapes and standard operators only, in fp32, fp16 or symmetric int8.
 
-TensorRT compiles these on the device that will run them (`tensorrt_script.py`); elsewhere ONNX Runtime runs them. All
+TensorRT compiles these on the device that will run them (`engine_script.py`); elsewhere ONNX Runtime runs them. All
 precisions take and give the same tensors: the state of a stream is fp32, and whole numbers stay whole.
 """
 
