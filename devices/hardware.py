@@ -17,6 +17,7 @@ _CPU = "sys/devices/system/cpu"
 
 # Arm cores say who they are by numbers: implementer 0x41 is Arm's, the part is the core's.
 _ARM_PARTS = {
+    "0xc07": "Cortex-A7",
     "0xd03": "Cortex-A53",
     "0xd04": "Cortex-A35",
     "0xd05": "Cortex-A55",
