@@ -24,6 +24,7 @@ COMMANDS = (
     "serve",
     "evaluate",
     "profile",
+    "corpus",
     "train",
     "export",
     "describe",

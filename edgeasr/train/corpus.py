@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from edgeasr.errors import ManifestError
+import numpy as np
+
+from edgeasr.errors import ConfigError, ManifestError
 from edgeasr.manifest import Utterance, read_manifest
 from edgeasr.phones import read_dictionary
 from edgeasr.tokenizer import normalize_text
 from edgeasr.train.augment import WaveformAugmenter, load_noise
-from edgeasr.train.data import BatchPlan, Collator, WaveformCache
+from edgeasr.train.data import Batch, BatchPlan, Collator, WaveformCache
 from edgeasr.train.processes import Observer, Place, Progress
 from edgeasr.train.recipe import Recipe
 from edgeasr.train.validation import DevSet
+
+Making = Callable[[], Batch]
 
 
 @dataclass(frozen=True)
@@ -25,6 +30,10 @@ class Corpus:
     plan: BatchPlan
     collate: Collator
     dev: list[DevSet]
+
+    @property
+    def num_utterances(self) -> int:
+        return len(self.utterances)
 
     @property
     def hours(self) -> float:
@@ -39,29 +48,59 @@ class Corpus:
         """
         data, rate = recipe.data, recipe.model.features.sample_rate_hz
         train = _train_utterances(recipe, observer)
-        dev = {path.stem: _dev_utterances(path) for path in recipe.resolve(data.dev)}
+        dev = dev_sets(recipe)
         _require_disjoint(train, dev)
-        folder = recipe.directory / "cache"
-        caches = [WaveformCache(folder, utterances, rate) for utterances in [train, *dev.values()]]
+        cache = WaveformCache(recipe.directory / "cache", train, rate)
         # Texts first: an error in one is found before hours of decoding.
         dictionary = read_dictionary(recipe.root / data.dictionary) if data.dictionary else None
-        collate = Collator(caches[0], recipe.model, recipe.tokenizer, None, dictionary)
-        _decode(caches, place, observer)
+        collate = Collator(cache, recipe.model, recipe.tokenizer, None, dictionary)
+        decode_all([cache, *(one.cache for one in dev)], place, observer)
         noise = load_noise(recipe.resolve(data.noise), rate)
         collate.augment = WaveformAugmenter(recipe.augment, noise, rate)
         return cls(
             train,
             BatchPlan(
                 [u.duration_s for u in train],
-                [_share(u, data.weights) for u in train],
+                [share(u.path, data.weights) for u in train],
                 data.batch_s / place.world,
                 recipe.run.seed,
                 [u.speaker for u in train],
                 data.session_s,
             ),
             collate,
-            [DevSet(name, u, cache, data.session_s) for (name, u), cache in zip(dev.items(), caches[1:], strict=True)],
+            dev,
         )
+
+    def batches(self, epoch: int, short_first: bool, place: Place, position: int, seed: int) -> Iterator[Making]:
+        """How to make the batches of an epoch that are this process's, from a position on.
+
+        raises: ConfigError for fewer batches than processes
+        """
+        world, batches = place.world, self.plan.epoch(epoch, short_first)
+        require_batches(len(batches), epoch, world)
+        for done in range(position, len(batches) // world):
+            yield partial(self.collate, batches[done * world + place.rank], (seed, epoch, done, place.rank))
+
+    def sample(self, count: int, seed: int) -> Iterator[Batch]:
+        """Some of the utterances, each a batch, equal in all processes."""
+        for i in np.random.default_rng(seed).permutation(len(self.utterances))[:count].tolist():
+            yield self.collate([i], (seed, i))
+
+
+def require_batches(batches: int, epoch: int, world: int) -> None:
+    """raises: ConfigError where there is not one for each process"""
+    if batches < world:
+        raise ConfigError(
+            f"got {batches} batches in epoch {epoch}, wanted one for each of {world} processes: "
+            "lower data.batch_s or run.processes, or add speech"
+        )
+
+
+def dev_sets(recipe: Recipe) -> list[DevSet]:
+    """The dev manifests, not decoded yet. raises: ManifestError"""
+    folder, rate, session_s = recipe.directory / "cache", recipe.model.features.sample_rate_hz, recipe.data.session_s
+    sets = [(path.stem, _dev_utterances(path)) for path in recipe.resolve(recipe.data.dev)]
+    return [DevSet(name, u, WaveformCache(folder, u, rate), session_s) for name, u in sets]
 
 
 def _train_utterances(recipe: Recipe, observer: Observer) -> list[Utterance]:
@@ -86,15 +125,15 @@ def _dev_utterances(path: Path) -> list[Utterance]:
     return utterances
 
 
-def _require_disjoint(train: Iterable[Utterance], dev: Mapping[str, Iterable[Utterance]]) -> None:
+def _require_disjoint(train: Iterable[Utterance], dev: Iterable[DevSet]) -> None:
     """raises: ManifestError for a recording to train on that is also one to choose models by"""
     trained_on = {u.path.resolve() for u in train}
-    for name, utterances in dev.items():
-        if shared := [u.path for u in utterances if u.path.resolve() in trained_on]:
-            raise ManifestError(f"{shared[0]} of the dev manifest {name} is in data.train too: take it out of one")
+    for one in dev:
+        if shared := [u.path for u in one.utterances if u.path.resolve() in trained_on]:
+            raise ManifestError(f"{shared[0]} of the dev manifest {one.name} is in data.train too: take it out of one")
 
 
-def _decode(caches: Iterable[WaveformCache], place: Place, observer: Observer) -> None:
+def decode_all(caches: Sequence[WaveformCache], place: Place, observer: Observer) -> None:
     """Fill the caches, in the first process, and open them in all."""
 
     def decoded(done: int, total: int) -> None:
@@ -113,6 +152,6 @@ def _decode(caches: Iterable[WaveformCache], place: Place, observer: Observer) -
         cache.open()
 
 
-def _share(utterance: Utterance, weights: Mapping[str, float]) -> float:
-    """The smallest of the weights whose key is a part of the utterance's path."""
-    return min((w for part, w in weights.items() if part in utterance.path.as_posix()), default=1.0)
+def share(path: Path, weights: Mapping[str, float]) -> float:
+    """The smallest of the weights whose key is a part of the path."""
+    return min((w for part, w in weights.items() if part in path.as_posix()), default=1.0)

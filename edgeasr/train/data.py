@@ -6,17 +6,16 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
-import soundfile
-import soxr
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeasr.config import ModelConfig
-from edgeasr.errors import AudioFormatError, ConfigError, ManifestError
+from edgeasr.corpora.decoding import decode
+from edgeasr.errors import ConfigError, ManifestError
 from edgeasr.features import num_frames
 from edgeasr.manifest import Utterance
 from edgeasr.phones import Dictionary, pronounce
@@ -27,8 +26,6 @@ from edgeasr.train.features import log_mel
 
 Decoded = Callable[[int, int], None]  # gets how many of how many are done
 
-# A duration may be rounded, or leave out what a codec pads.
-_DURATION_SLACK_S = 1.0
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 0.9
 
 
@@ -47,13 +44,31 @@ class Batch(NamedTuple):
     phone_lengths: Tensor  # (B,)
 
 
+class Waveforms(Protocol):
+    """Utterances with what is heard in them, (num_samples,) float32 in [-1, 1]."""
+
+    sample_rate_hz: int
+
+    @property
+    def utterances(self) -> Sequence[Utterance]: ...
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
+
+
+def waveform_of(pcm: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Samples of 16 bits as numbers in [-1, 1]."""
+    waveform: NDArray[np.float32] = pcm.astype(np.float32)
+    return waveform / np.float32(32768)
+
+
 class WaveformCache:
     """All utterances of some manifests as 16-bit samples in one memory-mapped file, shared by all processes."""
 
     def __init__(self, folder: Path, utterances: Sequence[Utterance], sample_rate_hz: int) -> None:
         listing = "\n".join(f"{u.path}\t{u.duration_s}" for u in utterances) + f"\n{sample_rate_hz}"
         name = hashlib.sha256(listing.encode()).hexdigest()[:16]
-        self.sample_rate_hz, self.utterances = sample_rate_hz, utterances
+        self.sample_rate_hz = sample_rate_hz
+        self.utterances = utterances
         self.samples_path, self.ends_path = folder / f"{name}.s16", folder / f"{name}.ends.npy"
 
     def build(self, decoded: Decoded) -> None:
@@ -69,7 +84,8 @@ class WaveformCache:
         ends = []
         with partial.open("wb") as file:
             for i, utterance in enumerate(self.utterances):
-                file.write(self._decode(utterance).tobytes())
+                path, said_s = utterance.path, utterance.duration_s
+                file.write(decode(path, path, said_s, self.sample_rate_hz).tobytes())
                 ends.append(file.tell() // 2)
                 decoded(i + 1, len(self.utterances))
         partial.replace(self.samples_path)
@@ -84,8 +100,7 @@ class WaveformCache:
 
     def __getitem__(self, index: int) -> NDArray[np.float32]:
         start = self._ends[index - 1] if index else 0
-        waveform: NDArray[np.float32] = self._samples[start : self._ends[index]].astype(np.float32)
-        return waveform / np.float32(32768)
+        return waveform_of(self._samples[start : self._ends[index]])
 
     def _is_finished(self) -> bool:
         """The file of ends is written last; the samples may have been cut short since."""
@@ -94,23 +109,6 @@ class WaveformCache:
             return len(ends) == len(self.utterances) and self.samples_path.stat().st_size == 2 * int(ends[-1])
         except (OSError, ValueError, EOFError):
             return False
-
-    def _decode(self, utterance: Utterance) -> NDArray[np.int16]:
-        path = utterance.path
-        try:
-            samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        except (OSError, soundfile.LibsndfileError) as error:
-            raise AudioFormatError(f"cannot read {path}: {error}: mend the file or leave it out") from error
-        if not np.isfinite(samples).all():
-            raise AudioFormatError(f"{path} has samples that are no numbers: mend the file or leave it out")
-        mono = soxr.resample(samples.mean(axis=1), rate, self.sample_rate_hz)
-        found_s, said_s = len(mono) / self.sample_rate_hz, utterance.duration_s
-        if not len(mono):
-            raise AudioFormatError(f"{path} has no samples: leave it out")
-        if abs(found_s - said_s) > max(_DURATION_SLACK_S, 0.1 * said_s):
-            raise ManifestError(f"{path} lasts {found_s:.2f} s, its manifest says {said_s:.2f} s: mend the duration")
-        pcm: NDArray[np.int16] = (np.clip(mono, -1, 32767 / 32768) * 32768).astype(np.int16)
-        return pcm
 
 
 @dataclass(frozen=True)
@@ -169,7 +167,7 @@ class Collator:
 
     def __init__(
         self,
-        cache: WaveformCache,
+        cache: Waveforms,
         model: ModelConfig,
         tokenizer: Tokenizer,
         augment: WaveformAugmenter | None,

@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from edgeasr.encoder import Encoder, num_parameters
 from edgeasr.errors import BundleError, ConfigError
+from edgeasr.train.ahead import made_ahead
 from edgeasr.train.augment import mask_spectrogram, warp_bands
 from edgeasr.train.checkpoint import Checkpoint
 from edgeasr.train.corpus import Corpus
@@ -32,6 +33,7 @@ from edgeasr.train.phone_graph import PhoneGraph
 from edgeasr.train.processes import Observer, Outcome, Place, Progress, never, run_here, run_in_processes, unheard
 from edgeasr.train.recipe import Recipe
 from edgeasr.train.resume import RunState, Standing, restore_run, save_run
+from edgeasr.train.shard_corpus import ShardCorpus
 from edgeasr.train.validation import word_error_rate
 
 ALONE, UNHEARD = Place(), Observer()
@@ -109,17 +111,12 @@ class Trainer:
 
     def _batches(self) -> Iterator[Batch]:
         """Batches from where the run stands, for this process."""
-        world, rank, run = self.place.world, self.place.rank, self.recipe.run
+        run = self.recipe.run
         while True:
-            batches = self.corpus.plan.epoch(self.epoch, self.epoch < run.short_first_epochs)
-            if len(batches) < world:
-                raise ConfigError(
-                    f"got {len(batches)} batches in epoch {self.epoch}, wanted one for each of {world} processes: "
-                    "lower data.batch_s or run.processes, or add speech"
-                )
-            while (self.position + 1) * world <= len(batches):
-                mine = batches[self.position * world + rank]
-                yield self.corpus.collate(mine, (run.seed, self.epoch, self.position, rank))
+            short_first = self.epoch < run.short_first_epochs
+            makings = self.corpus.batches(self.epoch, short_first, self.place, self.position, run.seed)
+            for batch in made_ahead(makings, run.loaders):
+                yield batch
                 self.position += 1
             self.epoch, self.position = self.epoch + 1, 0
 
@@ -203,7 +200,7 @@ class Trainer:
             "epoch": self.epoch,
             "wer": rates,
             "sources": list(self.recipe.data.sources),
-            "utterances": len(self.corpus.utterances),
+            "utterances": self.corpus.num_utterances,
             "hours": round(self.corpus.hours, 2),
         }
         weights = {**self.encoder.state_dict(), **self.average}
@@ -222,7 +219,8 @@ class Trainer:
     def begin(self) -> None:
         """Load the data; go on from the last save, or start with the statistics of the training features."""
         self.sequence = _sequence_criterion(self.recipe)
-        self.corpus = Corpus.load(self.recipe, self.place, self.observer)
+        load = ShardCorpus.load if self.recipe.data.shards else Corpus.load
+        self.corpus: Corpus | ShardCorpus = load(self.recipe, self.place, self.observer)
         path = self.recipe.directory / RESUME
         if path.exists():
             standing = restore_run(path, self._state(), self.recipe.model, self.place.world)
@@ -256,11 +254,8 @@ class Trainer:
 
     def _measure_features(self) -> None:
         """Mean and deviation of each mel band over a sample of the training set, augmented as in training."""
-        rng = np.random.default_rng(self.recipe.run.seed)
-        sample = rng.permutation(len(self.corpus.utterances))[:256].tolist()
         frames = []
-        for i in sample:
-            features, lengths, *_ = self.corpus.collate([i], (self.recipe.run.seed, i))
+        for features, lengths, *_ in self.corpus.sample(256, self.recipe.run.seed):
             frames.append(features[0, : int(lengths[0]) * self.recipe.model.encoder.subsampling])
         joined = torch.cat(frames)
         self.encoder.feature_mean.copy_(joined.mean(dim=0))

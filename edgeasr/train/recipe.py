@@ -22,6 +22,8 @@ class DataConfig(FrozenConfig):
     """Manifests and how utterances become batches."""
 
     train: tuple[str, ...] = ()
+    shards: tuple[str, ...] = ()  # instead of train: tar files to read as streams, see edgeasr.corpora.shards
+    buffer_s: float = 3600.0  # of shards: audio that waits in each process to be drawn from
     dev: tuple[str, ...] = ()
     noise: tuple[str, ...] = ()  # folders of noise recordings
     tokens: str = ""  # pieces of words, one a line, as edgeasr.train.pieces writes them; empty: characters
@@ -34,7 +36,13 @@ class DataConfig(FrozenConfig):
     sources: tuple[dict[str, Any], ...] = ()  # name, licence, hours, ...: copied into the bundle's manifest
 
     def __post_init__(self) -> None:
-        require(bool(self.train), "train is empty: name at least one manifest")
+        require(bool(self.train or self.shards), "train is empty: name at least one manifest, or shards")
+        require(not (self.train and self.shards), "both train and shards are given: make shards of the manifests too")
+        require(not (self.shards and self.session_s), "session_s is given with shards, whose neighbours are strangers")
+        require(
+            not self.shards or self.buffer_s >= self.batch_s,
+            f"buffer_s is {self.buffer_s}: it must be at least batch_s ({self.batch_s})",
+        )
         require(self.max_duration_s > 0, f"max_duration_s is {self.max_duration_s}: it must be positive")
         require(
             self.batch_s >= self.max_duration_s,
@@ -135,13 +143,14 @@ class RunConfig(FrozenConfig):
     save_every: int = 500
     log_every: int = 50
     short_first_epochs: int = 1
+    loaders: int = 0  # threads of each process that make batches ahead; 0: each is made when it is wanted
     chunk_frames: tuple[int, ...] = ()  # drawn for each batch (dynamic chunk training); empty: the model's own
 
     def __post_init__(self) -> None:
         require(bool(self.directory), "directory is empty: name a folder for what the run writes")
         for name in ("processes", "evaluate_every", "save_every", "log_every"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
-        for name in ("seed", "short_first_epochs"):
+        for name in ("seed", "short_first_epochs", "loaders"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
         require(all(n > 0 for n in self.chunk_frames), f"chunk_frames is {self.chunk_frames}: each must be positive")
 
