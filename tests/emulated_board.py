@@ -239,7 +239,7 @@ def _download(board: Board) -> None:
 def make_tflite_here() -> None:
     """The environment, unless it is there. errors: CalledProcessError"""
     made = TFLITE_HERE / _MADE
-    recipe = repr(PROJECT)
+    recipe = repr((wanted(), wanted(extra="tflite"), wanted(extra="evaluate")))
     if made.is_file() and made.read_text() == recipe:
         return
     _run(sys.executable, "-m", "venv", "--clear", str(TFLITE_HERE))
