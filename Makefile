@@ -46,7 +46,7 @@ setup: $(VENV)/tests-are-set-up ## set up what development and the tests need
 test: lint ## check style and types, then run all tests
 	$(BIN)/pytest
 
-test-arm: $(VENV)/tests-are-set-up ## install and hear speech on emulated Cortex-A53, A72 and A76 cores
+test-arm: $(VENV)/tests-are-set-up ## install and hear speech on emulated Cortex-A7, A53, A72 and A76 cores
 	@.ci/apt-install $(ARM_PACKAGES)
 	$(BIN)/python tests/emulated_board.py
 	$(BIN)/pytest tests/test_arm.py --junit-xml=$(VENV)/boards/heard.xml
