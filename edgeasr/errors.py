@@ -2,9 +2,17 @@
 
 
 class EdgeasrError(Exception):
-    """Base of all errors of this package; the command line prints the message and exits with `exit_code`."""
+    """Base of all errors of this package; the command line prints the message and exits with `exit_code`.
+
+    fix: what to do, which becomes the end of the message; empty where there is no more to say than what is wrong, None
+         where the message says it itself, after a colon
+    """
 
     exit_code = 2
+
+    def __init__(self, message: object = "", *, fix: str | None = None) -> None:
+        super().__init__(f"{message}: {fix}" if fix else message)
+        self.fix = fix
 
 
 class AudioFormatError(EdgeasrError):

@@ -63,7 +63,7 @@ class ConfigFile:
         for name in path:
             table = table.get(name, {})
             if not isinstance(table, Mapping):
-                raise ConfigError(f"{self.path}: got {name} = {table!r}, wanted a section [{name}]")
+                raise ConfigError(f"{self.path}: got {name} = {table!r}, wanted a section [{name}]", fix="")
         return table
 
 
@@ -139,7 +139,7 @@ def check_variables(prefix: str, known: Iterable[str]) -> None:
     known = {*known, *OTHER_VARIABLES}
     for name in sorted(os.environ):
         if name.startswith(prefix) and name not in known:
-            raise ConfigError(f"got environment variable {name}, which sets nothing{nearest(name, known)}")
+            raise ConfigError(f"got environment variable {name}, which sets nothing", fix=nearest(name, known))
 
 
 def check_variable_commands(commands: Iterable[str]) -> None:
@@ -152,16 +152,16 @@ def check_variable_commands(commands: Iterable[str]) -> None:
             first, _, key = name.removeprefix(PREFIX).partition("_")
             close = get_close_matches(first.lower(), commands, n=1)
             meant = {*alone, *([variable((close[0], key))] if close and key else [])}
-            raise ConfigError(f"got environment variable {name}, which sets nothing{nearest(name, meant)}")
+            raise ConfigError(f"got environment variable {name}, which sets nothing", fix=nearest(name, meant))
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """The rest of a message about a name that is not known: what was meant, or what there is."""
+    """What to do about a name that is not known: what was meant, or what there is; empty where that is too much."""
     known = sorted(known)
     close = get_close_matches(given, known, n=1)
     if close:
-        return f": did you mean {close[0]}?"
-    return f": known are {', '.join(known)}" if 0 < len(known) <= 40 else ""
+        return f"did you mean {close[0]}?"
+    return f"known are {', '.join(known)}" if 0 < len(known) <= 40 else ""
 
 
 def is_open_to_others(path: Path) -> bool:

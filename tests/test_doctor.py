@@ -16,8 +16,9 @@ from edgeasr.devices.doctor import installation, machine, services, sound
 from edgeasr.devices.doctor.checkup import checkup
 from edgeasr.devices.doctor.clock import judged_clock
 from edgeasr.devices.doctor.examination import Check, Circumstances, Finding, Result, examine
+from edgeasr.devices.doctor.recognition import checks as recognition_checks
 from edgeasr.devices.doctor.recognition import judged_run
-from edgeasr.errors import BundleError, ConfigError
+from edgeasr.errors import BundleError, ConfigError, DeviceError
 from edgeasr.profile.run import StreamRun
 
 edgeasr = run_path(str(Path(__file__).with_name("scripted_model.py")))["edgeasr"]
@@ -53,6 +54,17 @@ class TestExamination:
                 "fetch it again",
             ),
             (ConfigError("no hint"), "no hint", ""),
+            (
+                DeviceError("no input matches 'x', want one", fix="choose from 0: pulse; 1: default"),
+                "no input matches 'x', want one",
+                "choose from 0: pulse; 1: default",
+            ),
+            (
+                ConfigError("a.toml: got 'x', wanted a or b: choose one, such as a: b"),
+                "a.toml: got 'x', wanted a or b",
+                "choose one, such as a: b",
+            ),
+            (ConfigError("a.toml: 0 is not in the range x>=1", fix=""), "a.toml: 0 is not in the range x>=1", ""),
             (ZeroDivisionError("division"), "the check broke: ZeroDivisionError: division", "please report this"),
         ],
     )
@@ -331,6 +343,11 @@ class TestSound:
         assert "arecord -l" in results["devices"].fix
         assert {results[name].status for name in ("rates", "microphone", "level")} == {"skipped"}
 
+    def test_a_device_that_is_not_there(self):
+        result = heard(sound_system(devices=2), device="nosuch")["devices"]
+        assert (result.status, result.found) == ("fail", "no input device matches 'nosuch', want exactly one")
+        assert result.fix == "choose from 0: USB 0 (1 ch, 48000 Hz); 1: USB 1 (1 ch, 48000 Hz)"
+
     def test_without_portaudio(self, monkeypatch):
         def missing(name):
             raise OSError("PortAudio library not found")
@@ -409,6 +426,12 @@ def test_a_run_is_judged_by_the_time_that_passed(wall_s, words, status, end):
     assert "within 3.0 of 160 ms" in result.found
 
 
+def test_nothing_is_predicted_of_a_model_that_cannot_be_loaded(tmp_path):
+    measured, predicted = examine(recognition_checks(Circumstances(model=str(tmp_path / "nope"))))
+    assert (measured.status, "nope" in measured.found) == ("fail", True)
+    assert (predicted.status, predicted.found) == ("skipped", "there is no model that was loaded")
+
+
 class TestStore:
     def test_that_is_not_there(self, tmp_path):
         assert services.store(tmp_path / "memory.db").status == "skipped"
@@ -475,6 +498,27 @@ class TestCommand:
         assert edgeasr("doctor").code == 0
         with pytest.raises(ConfigError, match=r"unknown section \[lisen\]"):
             asked[0].configuration()
+
+    @pytest.mark.parametrize(
+        ("text", "said", "fix"),
+        [
+            ("[listen]\nthreads = 0\n", "{path}: [listen] threads: 0 is not in the range x>=1", "correct it there"),
+            ("[listen]\nthreds = 1\n", "{path}: unknown key threds in [listen]", "did you mean threads?"),
+            ("[listen]\nzzzzzz = 1\n", "{path}: unknown key zzzzzz in [listen]", ""),
+        ],
+    )
+    def test_what_is_wrong_in_the_configuration_is_told_apart_from_its_fix(
+        self, found, tmp_path, monkeypatch, text, said, fix
+    ):
+        path = tmp_path / "edgeasr" / "config.toml"
+        path.parent.mkdir()
+        path.write_text(text)
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        assert edgeasr("doctor").code == 0
+        (result,) = examine([Check("a", "b", lambda: installation.configuration(found[1][0]))])
+        assert result.status == "fail"
+        assert result.found == said.format(path=path)
+        assert fix in result.fix
 
     def test_on_this_machine_every_check_ends(self, tmp_path):
         """Whatever it finds here: with a root of its own nothing is there, and nothing breaks."""

@@ -62,6 +62,7 @@ class Circumstances:
     model, device: as for `listen`; None for the usual ones
     level_s:       for how long the level of the microphone is measured, 0 for not at all
     store:         None for the user's
+    config:        the configuration file that is read alone, None for the usual ones
     configuration: raises what is wrong with configuration files and variables
     began_s:       when the examination began, by the clock on the wall and by one that nobody sets
     """
@@ -71,6 +72,7 @@ class Circumstances:
     device: str | None = None
     level_s: float = 0.0
     store: Path | None = None
+    config: Path | None = None
     configuration: Callable[[], None] = lambda: None
     began_s: tuple[float, float] = field(default_factory=lambda: (time.time(), time.monotonic()))
 
@@ -98,8 +100,19 @@ def _looked(check: Check) -> Finding:
     try:
         return check.look()
     except EdgeasrError as error:
-        # Such a message says what to do, too.
-        what, _, fix = str(error).rpartition(": ")
-        return Finding("fail", what or fix, fix if what else "")
+        return Finding("fail", *_parted(error))
     except Exception as error:  # noqa: BLE001 - a check that breaks is a finding, and the others go on
         return Finding("fail", f"the check broke: {type(error).__name__}: {error}", "please report this")
+
+
+def _parted(error: EdgeasrError) -> tuple[str, str]:
+    """What is wrong, and what to do about it, which may have colons too."""
+    text = str(error)
+    if error.fix is not None:
+        return text.removesuffix(f": {error.fix}"), error.fix
+    found, wanted, rest = text.partition(", want")
+    if wanted:
+        clause, _, fix = rest.partition(": ")
+        return f"{found}{wanted}{clause}", fix
+    found, _, fix = text.rpartition(": ")
+    return (found, fix) if found else (text, "")

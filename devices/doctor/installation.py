@@ -12,6 +12,7 @@ from edgeasr.backends import installed_runtimes
 from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.devices.doctor.examination import Check, Circumstances, Finding
 from edgeasr.devices.hardware import POINTER_BITS, program_architecture
+from edgeasr.errors import ConfigError
 from edgeasr.settings import is_open_to_others, read_files
 
 GROUP = "installation"
@@ -126,9 +127,14 @@ def model(path: str | None) -> Finding:
 
 
 def configuration(given: Circumstances) -> Finding:
-    """errors: ConfigError for the first thing that is wrong"""
-    given.configuration()
-    for file in read_files():
+    """The first thing that is wrong. errors: ConfigError where the message says what to do"""
+    try:
+        given.configuration()
+    except ConfigError as error:
+        if error.fix != "":
+            raise
+        return Finding("fail", str(error), "correct it there")
+    for file in read_files(given.config):
         if "token" in file.section(("serve",)) and is_open_to_others(file.path):
             return Finding("warn", f"others can read the token in {file.path}", f"chmod 600 {file.path}")
     return Finding("ok", "configuration files and variables are right")

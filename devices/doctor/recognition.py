@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.devices.detect import detect
@@ -10,6 +11,9 @@ from edgeasr.devices.doctor.examination import Check, Circumstances, Finding
 from edgeasr.metrics import percentiles
 from edgeasr.profile.run import StreamRun, stream_run
 from edgeasr.recording import DEMO_RECORDING
+
+if TYPE_CHECKING:
+    from edgeasr.recognizer import Recognizer
 
 GROUP = "recognition"
 _AUDIO_S = 8.0  # about the bundled clip
@@ -31,6 +35,7 @@ class _Runs:
 
     def __init__(self, given: Circumstances) -> None:
         self._given = given
+        self._recognizer: Recognizer | None = None
 
     @cached_property
     def _bundle(self) -> Bundle:
@@ -40,14 +45,16 @@ class _Runs:
         """The bundled clip through the whole chain, as fast as it goes."""
         from edgeasr.recognizer import Recognizer
 
-        self._recognizer = Recognizer(self._bundle)
-        run = stream_run(self._recognizer, DEMO_RECORDING, _AUDIO_S)
-        return judged_run(run, self._recognizer.model.config.chunk_ms)
+        self._recognizer = recognizer = Recognizer(self._bundle)
+        run = stream_run(recognizer, DEMO_RECORDING, _AUDIO_S)
+        return judged_run(run, recognizer.model.config.chunk_ms)
 
     def predicted(self) -> Finding:
         """The encoder on the board that this is, by the board's profile."""
         import resource
 
+        if self._recognizer is None:
+            return Finding("skipped", "there is no model that was loaded")
         model = self._recognizer.model
         if not model.artefact.startswith("onnx"):
             return Finding("skipped", f"of {model.artefact} no time is predicted: only ONNX's operators can be counted")

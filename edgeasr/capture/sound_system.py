@@ -55,7 +55,7 @@ class SoundSystem:
         matching = [self._default()] if wanted is None else _matching(inputs, wanted)
         if len(matching) != 1:
             found = "several input devices match" if matching else "no input device matches"
-            raise DeviceError(f"{found} {wanted!r}, want exactly one: choose from {self.listing()}")
+            raise DeviceError(f"{found} {wanted!r}, want exactly one", fix=f"choose from {self.listing()}")
         return matching[0]
 
     def find_again(self, wanted: int | str | None, name: str) -> Device:
@@ -68,7 +68,7 @@ class SoundSystem:
         if not same and isinstance(wanted, str) and not wanted.isdecimal():
             same = _matching(inputs, wanted)
         if not same:
-            raise DeviceError(f"no input device {name}, want it plugged in: choose from {self.listing()}")
+            raise DeviceError(f"no input device {name}, want it plugged in", fix=f"choose from {self.listing()}")
         return same[0]
 
     def look_again(self) -> None:
@@ -96,7 +96,7 @@ class SoundSystem:
         try:
             default: Device = self.sound.query_devices(kind="input")
         except (self.sound.PortAudioError, ValueError) as error:
-            raise DeviceError(f"no default microphone is set: choose from {self.listing()}") from error
+            raise DeviceError("no default microphone is set", fix=f"choose from {self.listing()}") from error
         return default
 
 

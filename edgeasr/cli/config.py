@@ -91,7 +91,7 @@ def settings_shown(root: Any, wanted: tuple[str, ...] = ()) -> list[Shown]:
     chosen = [option for option in options if option.command[: len(wanted)] == wanted and option.key != "help"]
     if not chosen:
         known = {" ".join(option.command[: len(wanted)]) for option in options}
-        raise ConfigError(f"got no command {' '.join(wanted)!r}{nearest(' '.join(wanted), known)}")
+        raise ConfigError(f"got no command {' '.join(wanted)!r}", fix=nearest(" ".join(wanted), known))
     return [_shown(option, files, root) for option in chosen]
 
 

@@ -95,11 +95,11 @@ def check_sections(files: Iterable[ConfigFile], commands: Iterable[str]) -> None
     for file in files:
         for key, value in file.table.items():
             if isinstance(value, Mapping) and key not in commands:
-                raise ConfigError(f"{file.path}: unknown section [{key}]{nearest(key, commands)}")
+                raise ConfigError(f"{file.path}: unknown section [{key}]", fix=nearest(key, commands))
             if not isinstance(value, Mapping) and key not in SHARED:
                 raise ConfigError(
-                    f"{file.path}: unknown key {key} before the first section{nearest(key, SHARED)} "
-                    "(what one command alone has stands in its section)"
+                    f"{file.path}: unknown key {key} before the first section",
+                    fix=f"{nearest(key, SHARED)} (what one command alone has stands in its section)",
                 )
 
 
@@ -113,7 +113,7 @@ def check_keys(files: Iterable[ConfigFile], command: Any, path: tuple[str, ...])
             if key not in (below if is_section else keys):
                 kind, known = ("section", below) if is_section else ("key", keys)
                 where = f"[{'.'.join(path)}]"
-                raise ConfigError(f"{file.path}: unknown {kind} {key} in {where}{nearest(key, known)}")
+                raise ConfigError(f"{file.path}: unknown {kind} {key} in {where}", fix=nearest(key, known))
     for name, one in below.items():
         check_keys(files, one, (*path, name))
 
@@ -185,7 +185,7 @@ def _is_a(kind: type, value: object) -> bool:
 def _wrong(option: Option, setting: Setting, reason: str) -> ConfigError:
     where = "" if setting.text else f" [{'.'.join(option.command)}] {option.key}:"
     # The reason may quote the value.
-    return ConfigError(f"{setting.origin}:{where} {HIDDEN if is_secret(option.key) else reason.rstrip('.')}")
+    return ConfigError(f"{setting.origin}:{where} {HIDDEN if is_secret(option.key) else reason.rstrip('.')}", fix="")
 
 
 def _let_be_switched_off(parameter: Any) -> None:
