@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeasr.config import require
-from edgeasr.errors import ConfigError
 
 Array = NDArray[np.generic]
 Floats = NDArray[np.float32]
@@ -233,7 +232,7 @@ class Recall:
 class MemoryKeeper:
     """Admission to the banks of one stream on the host, with a policy and an observer of the application.
 
-    policy:       asked first; one that raises is warned about once, and not asked again
+    policy:       asked first; one that raises, or gives no decision, is warned about once, and not asked again
     on_admission: told of every summary after its bank was changed
     recall:       reads from a larger memory into a part of the bank; None for none
     """
@@ -269,7 +268,6 @@ class MemoryKeeper:
         entry:   arrays of `edgeasr.hierarchy.Entries`, one entry; a model without a write gate gives no `write`
         span_s:  seconds that one summary of this level covers
         returns: new arrays; those given are not changed
-        errors:  ConfigError for a policy that gives something else than a Decision or None
         """
         number = int(entry["number"][0, 0])
         if number < 0:
@@ -321,17 +319,19 @@ class MemoryKeeper:
         try:
             wish = self._policy(vector, context)
         except Exception as error:  # noqa: BLE001 - whatever an application's code raises must not end recognition
-            warnings.warn(
-                f"the memory policy raised {error!r} at {context.start_s:.1f} s: it is not asked again, the model's "
-                "own rules decide",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            self._policy = None
-            return None
-        if wish is not None and not isinstance(wish, Decision):
-            raise ConfigError(f"the memory policy gave {wish!r}, wanted a Decision or None: mend it")
-        return wish
+            fault = f"raised {error!r}"
+        else:
+            if wish is None or isinstance(wish, Decision):
+                return wish
+            fault = f"gave {wish!r}, wanted a Decision or None,"
+        warnings.warn(
+            f"the memory policy {fault} at {context.start_s:.1f} s: it is not asked again, the model's "
+            "own rules decide",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        self._policy = None
+        return None
 
     def _tell(self, admission: Admission) -> None:
         if self._on_admission is not None:

@@ -66,8 +66,9 @@ def keyword(words: Sequence[str], around_s: float = 10.0) -> MemoryPolicy:
     """Pin what is said when one of the words is heard, store what follows within `around_s`, skip the rest.
 
     words:  as transcripts have them
-    errors: ConfigError without words or for a negative time
+    errors: ConfigError without words, for a string instead of several, or for a negative time
     """
+    require(not isinstance(words, str), f"the keyword policy got the text {words!r}: give a list of words")
     wanted = frozenset(words)
     require(bool(wanted), "the keyword policy got no words: give at least one")
     require(around_s >= 0, f"around_s is {around_s}: it must not be negative")

@@ -227,6 +227,8 @@ class Recognizer:
             if self._is_late(self._front_end):
                 self._front_end.accept_silent_chunk()
             else:
+                self._gate.give_up()
+                self._move_on_by_passed()
                 events += self._end_segment("end")
         self._change_model()
         self._decoding.change()
@@ -266,8 +268,7 @@ class Recognizer:
             gate.accept(chunk, activity, idle=not self._decoder.has_speech)
         if not gate.is_ready:
             return None
-        if num_rows := gate.take_passed():
-            self._move_on(num_rows // config.encoder.subsampling)
+        self._move_on_by_passed()
         return gate.take()
 
     def _heard(self, features: Floats) -> list[Event]:
@@ -285,6 +286,11 @@ class Recognizer:
         flushed_s = self._skipped_s + front_end.heard_s - self._input_end_s
         pause_s = self._decoder.trailing_silence_s
         return pause_s < flush_s(self.model.config) and flushed_s < LONGEST_FLUSH_S and not self._gate.closed
+
+    def _move_on_by_passed(self) -> None:
+        """Time goes on by what the gate did not let through since this was last asked; no word was open then."""
+        if num_rows := self._gate.take_passed():
+            self._move_on(num_rows // self.model.config.encoder.subsampling)
 
     def _move_on(self, num_frames: int) -> None:
         """Time goes on by frames that are not heard."""

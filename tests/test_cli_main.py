@@ -80,6 +80,14 @@ def test_an_error_of_the_system_is_one_line(tmp_path):
     assert err == f"edgeasr: error: File exists: {in_the_way}\n"
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-"])
+def test_standard_streams_may_be_closed(closed):
+    command = f'"{sys.executable}" -c "from edgeasr.cli.start import main; main()" --version {closed}'
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("edgeasr ") is (not closed.startswith(">"))
+
+
 def test_an_interrupt_while_it_is_imported_is_quiet():
     program = (
         "import sys\n"

@@ -11,7 +11,7 @@ import soundfile
 
 pytest.importorskip("apsw", reason="the store needs the extra `memory`")
 
-from edgeasr.store import sound_search
+from edgeasr.store import schema, sound_search
 from edgeasr.store.memory_store import MemoryStore
 from edgeasr.store.records import ModelKey, Span, SpokenWord, Summary
 from edgeasr.store.sound_search import Query, QuerySummary
@@ -225,7 +225,7 @@ class TestForget:
         monkeypatch.setattr("sys.stdin", StringIO(answer))
         done = run("forget", "--all", "--store", store)
         assert done.code == code
-        assert done.out == ("" if code else "forgot 3 vectors, 3 segments, 1 whole streams\n")
+        assert done.out == ("" if code else "forgot 3 vectors, 3 segments, 1 whole stream\n")
         assert done.err.startswith(f"Forget everything in {store}? [y/N] ")
         assert json_of("stats", "--store", store)["vectors"] == left
 
@@ -281,3 +281,62 @@ class TestVacuum:
         code, out, err = run("vacuum", "--store", store)
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert "damaged" in err
+
+
+DAMAGE = [
+    ("UPDATE segments SET text = CAST(x'ff' AS TEXT)", ("search", "goes"), ("export",)),
+    ("UPDATE segments SET words = '[[1'", ("search", "goes"), ("show", "1"), ("export",), ("forget", "1", "--yes")),
+    ("UPDATE segments SET words = '[1, 2]'", ("list", "--stream", "1"), ("export",)),
+    ("UPDATE vectors SET vector = x'010203'", ("show", "1"), ("list", "--stream", "1"), ("export",)),
+    ("UPDATE vectors SET start_s = 'x'", ("show", "1"), ("list", "--stream", "1")),
+    ("UPDATE streams SET name = CAST(x'ff' AS TEXT)", ("list",), ("export",), ("search", "goes")),
+]
+
+
+@pytest.mark.parametrize(
+    ("damage", "command"), [(damage, command) for damage, *commands in DAMAGE for command in commands]
+)
+def test_values_that_no_store_holds_are_one_line(store, damage, command):
+    with MemoryStore.open(store) as opened, opened.transaction():
+        opened.run(damage)
+    code, _, err = run(*command, "--store", store)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"store {store} is damaged" in err
+
+
+class TestWhereNothingCanBeWritten:
+    @pytest.fixture(autouse=True)
+    def _protected(self, monkeypatch):
+        monkeypatch.setattr(schema, "_can_be_written", lambda path: False)
+
+    @pytest.mark.parametrize("command", [("stats",), ("list",), ("search", "goes"), ("show", "1"), ("export",)])
+    def test_a_store_is_read(self, store, command):
+        before = sorted(store.parent.iterdir()), store.read_bytes()
+        code, out, err = run(*command, "--store", store)
+        assert (code, err) == (0, "")
+        assert out
+        assert (sorted(store.parent.iterdir()), store.read_bytes()) == before
+
+    def test_what_waits_beside_it_is_not_passed_over(self, store):
+        store.with_name(f"{store.name}-wal").write_bytes(b"waits")
+        code, _, err = run("stats", "--store", store)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "memory.db-wal waits" in err
+
+    def test_an_older_schema_is_named(self, store):
+        with MemoryStore.open(store) as opened:
+            opened.run("PRAGMA user_version = 0")
+        code, _, err = run("stats", "--store", store)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "schema version 0" in err
+
+
+def test_an_export_is_as_private_as_the_store(store, tmp_path):
+    assert run("export", "--store", store, "--output", tmp_path / "all.jsonl")[0] == 0
+    assert (tmp_path / "all.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_picture_of_an_unknown_format_is_refused(talk):
+    code, out, err = run("plot", talk, "--output", "memory.xyz")
+    assert (code, out) == (2, "")
+    assert "wanted a name that ends in .png, .svg, .pdf" in err

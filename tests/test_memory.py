@@ -218,9 +218,11 @@ def test_a_policy_that_raises_is_warned_about_once_and_the_rules_decide():
 
 
 @pytest.mark.parametrize("answer", ["skip", True, 1])
-def test_a_policy_that_gives_nonsense_is_refused(answer):
-    with pytest.raises(ConfigError, match=r"the memory policy gave .*, wanted a Decision or None"):
-        filled([entry(0)], lambda *_: answer)
+def test_a_policy_that_gives_nonsense_is_warned_about_once_and_the_rules_decide(answer):
+    with pytest.warns(RuntimeWarning, match=r"the memory policy gave .*, wanted a Decision or None") as found:
+        bank = filled([entry(n, direction(0)) for n in range(3)], lambda *_: answer, SIMILAR)
+    assert len(found) == 1
+    assert bank["merged"].tolist() == [[3, 0, 0]]
 
 
 def test_the_observer_hears_nothing_of_what_is_not_due():

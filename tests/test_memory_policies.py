@@ -60,6 +60,7 @@ def test_the_first_policy_that_decides_does():
         lambda: speech_only(-0.1),
         lambda: voiced(1.1),
         lambda: keyword([]),
+        lambda: keyword("money"),
         lambda: keyword(["a"], around_s=-1),
         lambda: budget(0),
     ],

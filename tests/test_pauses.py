@@ -79,6 +79,16 @@ class TestScriptedSpeech:
         assert recognizer.heard_s == pytest.approx(120.8, abs=0.6)
         assert [(one.name, one.words) for one in endpoints] == [("pause", 3), ("end", 0)]
 
+    @GATES
+    def test_ends_when_the_input_does_after_silence_that_was_held_back(self, gate):
+        ended = []
+        recognizer = Recognizer(ScriptedModel(0), gate=gate, on_endpoint=ended.append)
+        waveform = np.concatenate([tone("so it goes"), silence(30)])
+        hear(recognizer, waveform)
+        assert ended[-1].name == "end"
+        assert ended[-1].time_s == pytest.approx(len(waveform) / RATE, abs=0.5)
+        assert recognizer.heard_s == pytest.approx(ended[-1].time_s)
+
     def test_is_the_same_in_blocks_of_any_length(self):
         waveform = np.concatenate([silence(5.0), tone("so it goes"), silence(7.0), tone("on")])
         waveform = waveform + hiss(len(waveform))

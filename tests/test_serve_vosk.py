@@ -173,7 +173,7 @@ def test_one_client_more_than_the_limit_is_told_to_come_again():
                 return answer, await Client(third).hear(pcm(tone("ab")))
 
     answer, of_third = run(converse())
-    assert answer == {"error": "the server hears 1 streams, as many as it takes: try again later"}
+    assert answer == {"error": "the server hears 1 stream, as many as it takes: try again later"}
     assert "partial" in of_third
 
 

@@ -113,8 +113,11 @@ class TestForgetting:
             # A segment that reaches beyond the vector keeps the words outside.
             words = [SpokenWord("before", 3.0, 3.9), SpokenWord("inside", 5.0, 6.0)]
             store.add_segment(stream, Span(3.0, 6.0, "before inside"), words)
+        heard_at = clock[0]
+        clock[0] += DAY_S
         assert forget_vectors(store, [2]) == Forgotten(vectors=1, segments=1)
         assert left(store) == ([0, 2], ["the first thing", "the last thing", "before"])
+        assert store.rows("SELECT max(stored) FROM segments") == [(heard_at,)]
 
     def test_a_vector_that_is_not_there_forgets_nothing(self, store, clock):
         fill(store, clock, self.TEXTS)

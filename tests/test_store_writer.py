@@ -187,6 +187,25 @@ class TestFault:
         assert "damaged" in warnings[0]
         assert path.read_bytes() == b"damaged" * 1000
 
+    def test_of_a_file_with_a_damaged_page_keeps_it(self, path, warnings):
+        with MemoryStore.open(path, create=True) as store, store.transaction():
+            stream = store.begin_stream("talk.wav", MODEL)
+            for number in range(200):
+                store.add_segment(stream, Span(number, number + 1, "so it goes"), ())
+        content = bytearray(path.read_bytes())
+        content[-3 * 4096 :] = b"\x7f" * (3 * 4096)
+        path.write_bytes(content)
+        self.hear(path, warnings)
+        assert "is damaged" in warnings[0]
+        assert path.read_bytes() == content
+
+    def test_of_values_that_no_store_holds_is_one_warning(self, path, warnings):
+        with MemoryStore.open(path, create=True) as store, store.transaction():
+            store.begin_stream("talk.wav", MODEL)
+            store.run("UPDATE models SET mean = x'0102', basis = x'03', fitted = 64")
+        self.hear(path, warnings)
+        assert "is damaged" in warnings[0]
+
     def test_of_a_read_only_disk_is_one_warning(self, small_disk, warnings):
         path = small_disk / "memory.db"
         with StoreWriter(path, MODEL, warnings.append) as remembering:
@@ -216,8 +235,8 @@ class TestFault:
         pages = [30]
         connect = schema.connect
 
-        def limited(path, *, create):
-            connection = connect(path, create=create)
+        def limited(path, **how):
+            connection = connect(path, **how)
             connection.pragma("max_page_count", pages[0])
             return connection
 

@@ -44,7 +44,12 @@ def doctor(
 
     root = ctx.find_root()
     given = Circumstances(
-        model=model, device=device, level_s=level, store=store, configuration=lambda: _ignored(settings_shown(root))
+        model=model,
+        device=device,
+        level_s=level,
+        store=store,
+        config=root.params.get("config"),
+        configuration=lambda: _ignored(settings_shown(root)),
     )
     results = []
     with StatusLine(sys.stderr) as status:

@@ -19,6 +19,7 @@ from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.memory_plot import plot
 from edgeasr.cli.options import Model, Store, Threads
 from edgeasr.cli.terminal import StatusLine, print_note, write_out
+from edgeasr.wording import counted
 
 if TYPE_CHECKING:
     from edgeasr.store.memory_store import MemoryStore
@@ -39,12 +40,13 @@ _TEXT_CHARS = 60
 
 
 @contextmanager
-def _opened(path: Path | None) -> Iterator[MemoryStore]:
+def _opened(path: Path | None, *, reading: bool = True) -> Iterator[MemoryStore]:
     from edgeasr.store.paths import default_path
 
     with needs_extra("memory"):
         from edgeasr.store.memory_store import MemoryStore
-    with MemoryStore.open(path or default_path()) as store:
+        from edgeasr.store.schema import stored_values
+    with MemoryStore.open(path or default_path(), reading=reading) as store, stored_values(store.path):
         yield store
 
 
@@ -176,7 +178,7 @@ def forget(
     chosen = [bool(vector), stream is not None, before is not None, text is not None, everything]
     if sum(chosen) != 1:
         raise typer.BadParameter("say what to forget, one of: ID..., --stream, --before, --text, --all")
-    with _opened(store) as opened:
+    with _opened(store, reading=False) as opened:
         what, action = _forgetting(vector or [], stream, before, text)
         if not yes:
             _confirm(f"Forget {what} in {opened.path}? [y/N] ")
@@ -185,7 +187,8 @@ def forget(
     if json:
         write_out(jsonlib.dumps(gone._asdict()) + "\n")
     else:
-        write_out(f"forgot {gone.vectors} vectors, {gone.segments} segments, {gone.streams} whole streams\n")
+        counts = (gone.vectors, "vector"), (gone.segments, "segment"), (gone.streams, "whole stream")
+        write_out(f"forgot {', '.join(counted(count, thing) for count, thing in counts)}\n")
 
 
 @memory.command()
@@ -214,7 +217,7 @@ def export(
 @memory.command()
 def vacuum(store: Store = None, json: Json = False) -> None:
     """Check the file and give free room back to the file system."""
-    with _opened(store) as opened:
+    with _opened(store, reading=False) as opened:
         before = opened.file_bytes()
         opened.check()
         _reclaim(opened)
@@ -239,7 +242,7 @@ def _forgetting(
     from edgeasr.store import retention
 
     if vectors:
-        return f"{len(vectors)} vectors and the words of their time", lambda store: retention.forget_vectors(
+        return f"{counted(len(vectors), 'vector')} and the words of their time", lambda store: retention.forget_vectors(
             store, vectors
         )
     if stream is not None:

@@ -12,6 +12,9 @@ from edgeasr.cli.options import DecoderName, Model
 from edgeasr.cli.terminal import write_out
 
 
+_FORMATS = (".png", ".svg", ".pdf")
+
+
 def plot(
     recording: Annotated[Path, typer.Argument(metavar="FILE", help="A recording, best of a minute or some.")],
     output: Annotated[Path, typer.Option(metavar="PNG", help="Where to draw.")] = Path("memory.png"),
@@ -26,6 +29,8 @@ def plot(
 
     Decisions and words are the model's; the attention is computed from its checkpoint. Needs edgeasr[train,profile].
     """
+    if output.suffix.lower() not in _FORMATS:
+        raise typer.BadParameter(f"got --output {output}, wanted a name that ends in {', '.join(_FORMATS)}")
     with needs_extra("train,profile"):
         import torch
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 import typer
 
 from edgeasr.cli.terminal import print_note
-from edgeasr.firmware_bridge.transport import TransportEnded, is_bridge_url
+from edgeasr.errors import ConfigError
+from edgeasr.firmware_bridge.transport import SCHEMES, TransportEnded, is_bridge_url
 
 if TYPE_CHECKING:
     from edgeasr.audio import AudioBlock, Source
@@ -89,6 +90,7 @@ def open_source(
 
         return ConditionedSource(_captured(choice, lambda: stop.requested), print_note, on_level)
     if choice.is_bridge:
+        _check_scheme(source)
         from edgeasr.firmware_bridge.source import BridgeSource
 
         return BridgeSource.open(source, print_note, lambda: stop.requested)
@@ -97,6 +99,12 @@ def open_source(
     if source == "-":
         return RawSource(cast(BinaryIO, _StandardInput(stop)))
     return FileSource(source, real_time=choice.real_time)
+
+
+def _check_scheme(source: str) -> None:
+    if source.partition(":")[0] not in SCHEMES:
+        known = ", ".join((*_CAPTURED[1:], *(f"{scheme}:" for scheme in SCHEMES)))
+        raise ConfigError(f"got source {source!r}, wanted mic, a file, -, or one that begins with {known}")
 
 
 def backlog_of(source: Source[AudioBlock | FeatureBlock]) -> Callable[[], float] | None:

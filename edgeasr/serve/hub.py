@@ -40,6 +40,7 @@ from edgeasr.serve.limits import Limits
 from edgeasr.serve.metrics import Metrics
 from edgeasr.serve.stream import NewRecognizer, Stream
 from edgeasr.serve.workers import Workers
+from edgeasr.wording import counted
 
 RETRY_AFTER_S = 5
 
@@ -144,6 +145,5 @@ class Hub:
             raise StreamRefusedError("the server is stopping: try again later")
         if len(self._streams) >= self.limits.max_streams:
             self.metrics.refused.labels("streams").inc()
-            raise StreamRefusedError(
-                f"the server hears {len(self._streams)} streams, as many as it takes: try again later"
-            )
+            heard = counted(len(self._streams), "stream")
+            raise StreamRefusedError(f"the server hears {heard}, as many as it takes: try again later")

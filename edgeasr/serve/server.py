@@ -20,6 +20,7 @@ from edgeasr.serve.listener import BoundedServer, open_ports, server_tls
 from edgeasr.serve.live_device import OpenSource
 from edgeasr.serve.security import Access, check_host
 from edgeasr.service.notify import ServiceManager
+from edgeasr.wording import counted
 
 _CLOSE_S = 2.0  # for what is left of requests after all streams have ended
 _TELL_EVERY_S = 5.0  # a service manager, where it asked for no more
@@ -102,7 +103,7 @@ async def wait(stop: asyncio.Event, hub: Hub, manager: ServiceManager) -> None:
     period_s = min(_TELL_EVERY_S, (manager.watchdog_s or _TELL_EVERY_S * 4) / 4)
     while not stop.is_set():
         if hub.stalled_s < STALLED_S:
-            manager.works(f"hears {hub.num_streams} streams")
+            manager.works(f"hears {counted(hub.num_streams, 'stream')}")
         with suppress(TimeoutError):
             async with asyncio.timeout(period_s):
                 await stop.wait()

@@ -31,7 +31,10 @@ class Socket:
     async def accept(cls, request: web.Request, hub: Hub) -> Socket:
         """Answer the request for a web socket. errors: aiohttp's for one that is none"""
         response = web.WebSocketResponse(
-            timeout=_CLOSE_S, max_msg_size=hub.limits.max_message_bytes, compress=False, protocols=(SUBPROTOCOL,)
+            timeout=_CLOSE_S,
+            max_msg_size=hub.limits.max_message_bytes + 1,  # aiohttp takes less than that
+            compress=False,
+            protocols=(SUBPROTOCOL,),
         )
         await response.prepare(request)
         return cls(response, request, hub)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ def export_lines(store: MemoryStore) -> Iterator[str]:
 def write_lines(store: MemoryStore, path: Path, progress: Callable[[int], object]) -> None:
     """`export_lines` into a file. errors: StoreError for one that cannot be written"""
     try:
-        with path.open("w", encoding="utf-8") as file:
+        # As private as the store.
+        with open(path, "w", encoding="utf-8", opener=partial(os.open, mode=0o600)) as file:
             for count, line in enumerate(export_lines(store), 1):
                 file.write(line)
                 progress(count)

@@ -46,8 +46,8 @@ class MemoryStore(StoreFile):
     errors: every method raises StoreError for what the file, the disk or another process can cause
     """
 
-    def __init__(self, path: Path, *, create: bool) -> None:
-        super().__init__(path, create=create)
+    def __init__(self, path: Path, *, create: bool = False, reading: bool = False) -> None:
+        super().__init__(path, create=create, reading=reading)
         self._indexes: dict[tuple[int, int], CellIndex] = {}
         self._projections: dict[int, tuple[int, Projection]] = {}
 
@@ -124,12 +124,12 @@ class MemoryStore(StoreFile):
         self._fit_when_due(stream)
         return True
 
-    def add_segment(self, stream: int, span: Span, words: Sequence[SpokenWord]) -> int:
-        """Store a final transcript, of which span has the text; its id."""
+    def add_segment(self, stream: int, span: Span, words: Sequence[SpokenWord], *, stored: float | None = None) -> int:
+        """Store a final transcript, of which span has the text; its id. stored: seconds since 1970, None for now"""
         listed = json.dumps([[word.word, round(word.start_s, 3), round(word.end_s, 3)] for word in words])
         self.run(
             "INSERT INTO segments (stream, start_s, end_s, stored, text, words) VALUES (?, ?, ?, ?, ?, ?)",
-            *(stream, span.start_s, span.end_s, self.now(), span.text, listed),
+            *(stream, span.start_s, span.end_s, self.now() if stored is None else stored, span.text, listed),
         )
         return self._connection.last_insert_rowid()
 
@@ -355,7 +355,7 @@ class MemoryStore(StoreFile):
 
     def _vector(self, row: tuple[Any, ...]) -> StoredVector:
         key, stream, name, level, number, start_s, end_s, count, last_seen, pinned, values = row
-        span = Span(start_s, end_s, self.text_between(stream, start_s, end_s))
+        span = Span(float(start_s), float(end_s), self.text_between(stream, start_s, end_s))
         return StoredVector(key, stream, name, level, number, span, count, last_seen, bool(pinned), floats(values))
 
 
@@ -375,4 +375,4 @@ def _described(vector: Floats) -> str:
 
 def _segment(row: tuple[Any, ...]) -> Segment:
     key, stream, start_s, end_s, text, words = row
-    return Segment(key, stream, start_s, end_s, text, tuple(SpokenWord(*word) for word in json.loads(words)))
+    return Segment(key, stream, float(start_s), float(end_s), text, tuple(SpokenWord(*word) for word in json.loads(words)))

@@ -10,6 +10,7 @@ from edgeasr.errors import StoreError
 from edgeasr.memory import Floats, Recall, Recalled
 from edgeasr.store.memory_store import MemoryStore
 from edgeasr.store.records import ModelKey
+from edgeasr.store.schema import stored_values
 
 RETRY_S = 30.0
 
@@ -38,8 +39,9 @@ class StoreRecall:
         try:
             if self._store is None:
                 self._store = MemoryStore.open(self._path)
-            near = self._store.nearest(vector, k, self._model)
-            content = self._store.contents([one.id for one in near])
+            with stored_values(self._path):
+                near = self._store.nearest(vector, k, self._model)
+                content = self._store.contents([one.id for one in near])
         except StoreError as error:
             self._failed(error)
             return []

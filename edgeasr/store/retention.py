@@ -140,11 +140,12 @@ def _cut(store: MemoryStore, stream: int, span: Span) -> int:
         kept = [w for w in segment.words if not span.start_s <= (w.start_s + w.end_s) / 2 < span.end_s]
         if len(kept) == len(segment.words):
             continue
+        ((stored,),) = store.rows("SELECT stored FROM segments WHERE id = ?", segment.id)
         store.run("DELETE FROM segments WHERE id = ?", segment.id)
         lost += not kept
         if kept:
             rest = Span(segment.start_s, segment.end_s, " ".join(word.word for word in kept))
-            store.add_segment(stream, rest, kept)
+            store.add_segment(stream, rest, kept, stored=stored)
     return lost
 
 

@@ -119,13 +119,16 @@ MIGRATIONS = (_VERSION_1,)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
-def connect(path: Path, *, create: bool) -> apsw.Connection:
+def connect(path: Path, *, create: bool = False, reading: bool = False) -> apsw.Connection:
     """Open a store that is what it should be, of the present version.
 
-    create: make it, where there is none, in a folder that must be there
+    create:  make it, where there is none, in a folder that must be there
+    reading: only to read, which goes where nothing can be written too, as long as no -wal file waits there
     errors: StoreError, in one line that names the path; StoreBusyError where another process holds it
     """
     with store_errors(path):
+        if reading and path.is_file() and not _can_be_written(path):
+            return _connect_unchanging(path)
         _prepare_file(path, create=create)
         connection = apsw.Connection(os.fspath(path), apsw.SQLITE_OPEN_READWRITE)
         try:
@@ -139,6 +142,34 @@ def connect(path: Path, *, create: bool) -> apsw.Connection:
         return connection
 
 
+def _can_be_written(path: Path) -> bool:
+    """Reading alone takes the -shm file, beside the store."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def _connect_unchanging(path: Path) -> apsw.Connection:
+    wal = path.with_name(f"{path.name}-wal")
+    if wal.exists() and wal.stat().st_size:
+        raise StoreError(
+            f"store {path} cannot be read where nothing can be written, since {wal.name} waits to be put "
+            "into it: copy both to another place"
+        )
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    connection = apsw.Connection(f"{path.absolute().as_uri()}?immutable=1", flags)
+    try:
+        version = _version(connection, path)
+        if version != SCHEMA_VERSION:
+            raise StoreError(
+                f"store {path} has schema version {version} and cannot be brought to {SCHEMA_VERSION} "
+                "where nothing can be written: copy it to another place"
+            )
+        _load_vectors(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 @contextmanager
 def store_errors(path: Path) -> Iterator[None]:
     """What SQLite, its extension and the file system say of a store, as errors of ours."""
@@ -150,8 +181,10 @@ def store_errors(path: Path) -> Iterator[None]:
         raise StoreError(
             f"store {path} is damaged or no store ({error}): move it away, a new one is then made"
         ) from error
+    except UnicodeDecodeError as error:
+        raise _damaged(path, error) from error
     except apsw.FullError as error:
-        raise StoreError(f"store {path} cannot grow: {error}; make room, or `edgeasr memory forget`") from error
+        raise StoreError(f"store {path} cannot grow: {error}; make room on its disk") from error
     except apsw.IOError as error:
         raise StoreError(f"store {path} cannot be read or written ({error}): its disk may be full, or gone") from error
     except apsw.ReadOnlyError as error:
@@ -161,6 +194,19 @@ def store_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise StoreError(f"store {path} cannot be used ({reason}): it must be a file to read and to write") from error
+
+
+@contextmanager
+def stored_values(path: Path) -> Iterator[None]:
+    """What rows cannot hold unless something else wrote over them, as an error of ours."""
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError, LookupError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"store {path} is damaged ({error}): move it away, a new one is then made")
 
 
 def _prepare_file(path: Path, *, create: bool) -> None:
@@ -179,10 +225,14 @@ def _prepare_file(path: Path, *, create: bool) -> None:
         os.close(descriptor)
 
 
-def _configure(connection: apsw.Connection) -> None:
+def _load_vectors(connection: apsw.Connection) -> None:
     connection.enable_load_extension(True)
     connection.load_extension(sqlite_vec.loadable_path())
     connection.enable_load_extension(False)
+
+
+def _configure(connection: apsw.Connection) -> None:
+    _load_vectors(connection)
     # These two write; a file that has them is only read, by whoever opens it.
     if not connection.pragma("page_count"):
         connection.pragma("auto_vacuum", 2)
@@ -213,7 +263,8 @@ def _migrate(connection: apsw.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # SQLite itself rolls some failures back, a full disk among them
+            connection.execute("ROLLBACK")
         raise
 
 

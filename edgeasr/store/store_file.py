@@ -21,19 +21,20 @@ class StoreFile:
     errors: every method raises StoreError for what the file, the disk or another process can cause
     """
 
-    def __init__(self, path: Path, *, create: bool) -> None:
+    def __init__(self, path: Path, *, create: bool = False, reading: bool = False) -> None:
         self.path = path
-        self._connection = connect(path, create=create)
+        self._connection = connect(path, create=create, reading=reading)
         self._clock = 0.0
 
     @classmethod
-    def open(cls, path: str | Path, *, create: bool = False) -> Self:
+    def open(cls, path: str | Path, *, create: bool = False, reading: bool = False) -> Self:
         """Open a store.
 
-        create: make it where there is none, in a folder that must be there
-        errors: StoreError, in one line that names the path
+        create:  make it where there is none, in a folder that must be there
+        reading: only to read, also where nothing can be written
+        errors:  StoreError, in one line that names the path
         """
-        return cls(Path(path), create=create)
+        return cls(Path(path), create=create, reading=reading)
 
     def close(self) -> None:
         self._connection.close()
@@ -89,6 +90,12 @@ class StoreFile:
         """Of the file and its -wal file, as they are."""
         files = [self.path, self.path.with_name(f"{self.path.name}-wal")]
         return sum(file.stat().st_size for file in files if file.exists())
+
+    def check_pages(self) -> None:
+        """As `check`, of the file's pages alone: a read of the whole file. Errors: StoreError"""
+        found = [row[0] for row in self.rows("PRAGMA quick_check(1)")]
+        if found != ["ok"]:
+            raise StoreError(f"store {self.path} is damaged ({'; '.join(found)}): move it away, a new one is then made")
 
     def check(self) -> None:
         """Errors: StoreError for a file in which something is damaged or does not agree"""

@@ -22,6 +22,7 @@ from edgeasr.store.memory_store import MemoryStore
 from edgeasr.store.recall import StoreRecall
 from edgeasr.store.records import ModelKey, Span, SpokenWord, Summary
 from edgeasr.store.retention import Limits, enforce
+from edgeasr.store.schema import stored_values
 from edgeasr.transcript import Event, Final
 
 COMMIT_S = 4.0
@@ -122,7 +123,8 @@ class StoreWriter:
             if not batch:
                 continue
             try:
-                self._write(batch)
+                with stored_values(self._path):
+                    self._write(batch)
             except StoreError as error:
                 self._failed(error)
             else:
@@ -164,16 +166,27 @@ class StoreWriter:
         """False where the store cannot be used any more."""
         assert self._store is not None
         try:
-            enforce(self._store, self._limits, self._stream)
+            with stored_values(self._path):
+                enforce(self._store, self._limits, self._stream)
         except StoreError as error:
             self._failed(error)
             return False
         return_free_memory()
         return True
 
+    def _opened(self) -> MemoryStore:
+        """Whole: in a damaged file, what is written next may be written over what is there."""
+        store = MemoryStore.open(self._path, create=True)
+        try:
+            store.check_pages()
+        except BaseException:
+            store.close()
+            raise
+        return store
+
     def _write(self, batch: list[_Item]) -> None:
         if self._store is None:
-            self._store = MemoryStore.open(self._path, create=True)
+            self._store = self._opened()
         name, stream = self._name, self._stream
         with self._store.transaction():
             for item in batch:
