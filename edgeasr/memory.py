@@ -317,7 +317,7 @@ class MemoryKeeper:
         if self._policy is None:
             return None
         try:
-            wish = self._policy(vector, context)
+            wish: object = self._policy(vector, context)
         except Exception as error:  # noqa: BLE001 - whatever an application's code raises must not end recognition
             fault = f"raised {error!r}"
         else:

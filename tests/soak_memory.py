@@ -195,7 +195,7 @@ def main() -> None:
         found["last_hour_over_fresh"] = beside(found, json.loads(twin.report()))
     print(json.dumps(found))
     kept = arguments.turns or (
-        found["last_hour_over_fresh"]["step_ms_p99"] <= MAX_P99_RATIO
+        found["last_hour_over_fresh"]["step_cpu_ms_p99"] <= MAX_P99_RATIO
         and found["rss_mb_growth_since"] < MAX_GROWTH_MB
         and store_mb <= arguments.store_mb
     )

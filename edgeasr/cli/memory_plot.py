@@ -11,7 +11,6 @@ from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.options import DecoderName, Model
 from edgeasr.cli.terminal import write_out
 
-
 _FORMATS = (".png", ".svg", ".pdf")
 
 
