@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import io
 import json
 import tempfile
@@ -254,7 +255,7 @@ def test_a_request_that_does_not_arrive_is_given_up():
 
 
 @pytest.mark.parametrize(
-    ("limits", "complaint"), [({"max_uploads": 1}, "transcribes 1 files"), ({"max_streams": 1}, "hears 1 streams")]
+    ("limits", "complaint"), [({"max_uploads": 1}, "transcribes 1 files"), ({"max_streams": 1}, "hears 1 stream")]
 )
 def test_a_file_more_than_the_limit_is_refused_for_now(limits, complaint):
     model = GatedModel()
@@ -318,6 +319,45 @@ def test_a_server_that_stops_does_not_pass_half_a_transcript_off_as_whole():
     status, answer = run(ask())
     assert status == 503
     assert "stopping" in answer["error"]["message"]
+
+
+class FullDisk:
+    """A temporary file on it."""
+
+    name = "/dev/full"
+
+    def __init__(self, buffering=-1, **others):
+        self.file = Path(self.name).open("wb", buffering)  # noqa: SIM115 - closed by __exit__
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.file.close()
+
+    def flush(self):
+        self.file.flush()
+
+
+def no_folder(**others):
+    raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+
+@pytest.mark.parametrize(
+    ("new_file", "reason"),
+    [(FullDisk, "No space left on device"), (no_folder, "No usable temporary directory found")],
+)
+def test_a_disk_that_is_full_is_said_in_the_answer_and_in_one_line(new_file, reason, monkeypatch, caplog):
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", new_file)
+    status, _, body = post(form())
+    error = json.loads(body)["error"]
+    assert (status, error["type"], error["code"], error["param"]) == (507, "server_error", "storage", "file")
+    assert error["message"].startswith(f"the server has no room for the recording ({reason}): send a smaller one")
+    (record,) = caplog.records
+    assert (
+        record.getMessage() == f"a recording was refused, there is no room for it ({reason}): make some, or set TMPDIR"
+    )
+    assert record.exc_info is None
 
 
 def test_status_and_models():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import re
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import IO
 
 from aiohttp import BadContentDispositionHeader, BadContentDispositionParam, BodyPartReader, web
@@ -27,6 +30,7 @@ _MAX_FIELDS = 50
 _MAX_NAME_CHARS = 100
 _GRANULARITIES_FIELD = "timestamp_granularities[]"
 _FILE = "file"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MALFORMED = (  # of aiohttp's reader, warnings where they are errors
     ValueError,
     AssertionError,
@@ -35,6 +39,8 @@ _MALFORMED = (  # of aiohttp's reader, warnings where they are errors
     BadContentDispositionHeader,
     BadContentDispositionParam,
 )
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class TranscriptionRequest:
 async def received(request: web.Request, hub: Hub, model_name: str) -> AsyncIterator[TranscriptionRequest]:
     """The request, once all of it is here; its file is deleted at the end.
 
-    errors: HttpError for what is missing, too large, too slow, malformed or not to be had
+    errors: HttpError for what is missing, too large, too slow, malformed or not to be had, and where there is no room
     """
     limits = hub.limits
     if not request.content_type.startswith("multipart/form-data"):
@@ -70,7 +76,12 @@ async def received(request: web.Request, hub: Hub, model_name: str) -> AsyncIter
         )
     if (request.content_length or 0) > limits.max_request_bytes:
         raise _too_large(limits.max_request_bytes)
-    with tempfile.NamedTemporaryFile(prefix="edgeasr-") as file:
+    try:
+        # A buffer would be left on a full disk.
+        file = tempfile.NamedTemporaryFile(prefix="edgeasr-", buffering=0)  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise _no_room(error) from None
+    with file:
         try:
             async with hub.patience(limits.request_s):
                 name, fields = await _parts(request, file.file, limits)
@@ -83,8 +94,18 @@ async def received(request: web.Request, hub: Hub, model_name: str) -> AsyncIter
             raise HttpError(
                 400, f"got a malformed request ({reason}), wanted multipart/form-data", "malformed"
             ) from None
-        file.flush()
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise _no_room(error) from None
         yield _checked(file.name, name, fields, model_name)
+
+
+def _no_room(error: OSError) -> HttpError:
+    reason = error.strerror or error
+    _log.error("a recording was refused, there is no room for it (%s): make some, or set TMPDIR", reason)
+    message = f"the server has no room for the recording ({reason}): send a smaller one, or try again later"
+    return HttpError(HTTPStatus.INSUFFICIENT_STORAGE, message, "storage", param=_FILE)
 
 
 async def _parts(request: web.Request, file: IO[bytes], limits: Limits) -> tuple[str, dict[str, list[str]]]:
@@ -114,7 +135,9 @@ async def _copy(part: BodyPartReader, file: IO[bytes], left: int, max_bytes: int
         size += len(chunk)
         if size > left:
             raise _too_large(max_bytes)
-        file.write(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[file.write(rest) :]
     return size
 
 
