@@ -235,6 +235,7 @@ class MemoryKeeper:
     policy:       asked first; one that raises, or gives no decision, is warned about once, and not asked again
     on_admission: told of every summary after its bank was changed
     recall:       reads from a larger memory into a part of the bank; None for none
+    errors:       ConfigError for a policy that cannot be called
     """
 
     def __init__(
@@ -243,6 +244,7 @@ class MemoryKeeper:
         on_admission: Callable[[Admission], None] | None = None,
         recall: Recall | None = None,
     ) -> None:
+        require(policy is None or callable(policy), f"the memory policy is {policy!r}: it must be a function")
         self._policy, self._on_admission, self._recall = policy, on_admission, recall
         self._spans: dict[int, _Span] = {}
         self._moved_s = 0.0

@@ -24,8 +24,8 @@ from edgeasr.transcript import Final, SrtWriter, TextWriter, VttWriter, cues
 
 TESTS = Path(__file__).parent
 BROWSER = run_path(str(TESTS / "browser.py"))
-browser, show, require_browser, WIDE, PHONE = (
-    BROWSER[name] for name in ("browser", "show", "require_browser", "WIDE", "PHONE")
+browser, show, require_browser, WIDE, PHONE, SMALL = (
+    BROWSER[name] for name in ("browser", "show", "require_browser", "WIDE", "PHONE", "SMALL")
 )
 make_hub = run_path(str(TESTS / "served.py"))["make_hub"]
 
@@ -315,7 +315,7 @@ def test_a_full_server_is_told_in_words(page, model):
     with site(model, max_streams=1, held=1) as server:
         show(page, server.url)
         start(page)
-        until(lambda: text(page, "notice-text") == "the server hears 1 streams, as many as it takes: try again later")
+        until(lambda: text(page, "notice-text") == "the server hears 1 stream, as many as it takes: try again later")
         assert (state(page), text(page, "start")) == ("Not listening", "Start")
 
 
@@ -408,7 +408,7 @@ def test_who_reads_back_is_left_there_until_the_latest_words_are_asked_for(page,
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, PHONE])
+@pytest.mark.parametrize("size", [WIDE, PHONE, SMALL])
 def test_text_has_contrast_and_nothing_is_wider_than_the_screen(page, model, theme, size):
     with site(model) as server:
         show(page, server.url, size, theme)

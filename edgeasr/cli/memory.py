@@ -122,7 +122,7 @@ def similar(
     """When something that sounds like a recording was heard. Exit code 1 where there is nothing to compare with.
 
     Only what the same model heard can be compared. The score is the mean cosine of the vectors, less what all
-    vectors have in common.
+    vectors have in common. Of a long recording the first minute is compared.
     """
     with _opened(store) as opened:
         from edgeasr.audio import FileSource
