@@ -141,7 +141,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, dict(metadata))
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, partial, dict(metadata))
     except SafetensorError as error:
         raise OSError(f"cannot write {path}: {error}") from error
     partial.replace(path)

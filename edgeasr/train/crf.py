@@ -102,9 +102,9 @@ class _LogSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, log_probs: Tensor, frames: Tensor, denominator: Denominator) -> Tensor:
-        total, shares = denominator(log_probs.detach().numpy(), frames.numpy())
-        ctx.save_for_backward(torch.from_numpy(shares).to(log_probs.dtype))
-        return torch.from_numpy(total).to(log_probs.dtype)
+        total, shares = denominator(log_probs.detach().cpu().numpy(), frames.cpu().numpy())
+        ctx.save_for_backward(torch.from_numpy(shares).to(log_probs))
+        return torch.from_numpy(total).to(log_probs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
@@ -126,8 +126,8 @@ def crf_loss(emitted: Tensor, frames: Tensor, phones: Tensor, lengths: Tensor, d
     """
     missed = F.ctc_loss(emitted.transpose(0, 1), phones, frames, lengths, reduction="none", zero_infinity=True)
     spoken = [ids[:length] for ids, length in zip(phones.tolist(), lengths.tolist(), strict=True)]
-    expected = torch.tensor([denominator.graph.log_prob(ids) for ids in spoken], dtype=emitted.dtype)
+    expected = torch.tensor([denominator.graph.log_prob(ids) for ids in spoken]).to(emitted)
     # A phone that comes twice in a row needs a blank between.
-    needed = torch.tensor([len(ids) + sum(a == b for a, b in pairwise(ids)) for ids in spoken])
+    needed = torch.tensor([len(ids) + sum(a == b for a, b in pairwise(ids)) for ids in spoken]).to(frames)
     losses = log_sum(emitted, frames, denominator) + missed - expected
     return losses[frames >= needed].sum()

@@ -43,6 +43,10 @@ class Batch(NamedTuple):
     phones: Tensor  # (B, P) phone ids; P is 0 for a model without phones
     phone_lengths: Tensor  # (B,)
 
+    def to(self, device: torch.device) -> Batch:
+        """The batch on a device."""
+        return Batch(*(part.to(device, non_blocking=True) for part in self))
+
 
 class Waveforms(Protocol):
     """Utterances with what is heard in them, (num_samples,) float32 in [-1, 1]."""

@@ -57,7 +57,8 @@ class Trainer:
         self.recipe, self.place, self.observer, self.init = recipe, place, observer, init
         self.tokenizer = recipe.tokenizer
         torch.manual_seed(recipe.run.seed)
-        self.encoder = Encoder(recipe.model)
+        self.device = place.device(recipe.run.device)
+        self.encoder = Encoder(recipe.model).to(self.device)
         self.encoder.frontend.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = Optimizer(self.encoder, recipe.optimizer)
         self.average = {name: p.detach().clone() for name, p in self.encoder.named_parameters()}
@@ -128,17 +129,17 @@ class Trainer:
         tokens = self._over_all(batch) * views
         if views == 2:
             batch = twice(batch)
-        features = self._distorted(batch)
+        batch = batch._replace(features=self._distorted(batch)).to(self.device)
         self.model.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bf16):
-            emissions = self.model(features, self._chunk_frames())
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
+            emissions = self.model(batch.features, self._chunk_frames())
         # The mean over all tokens of all processes: gradients are averaged, so undo the division by world.
         loss = training_loss(emissions, batch, config.lower_ctc_weight, config.phone_weight, self.sequence)
         if views == 2:
             loss = loss + config.consistency_weight * views_loss(emissions, batch.frames, config.phone_weight)
         if config.write_price and emissions.writes is not None:
             loss = loss + config.write_price * emissions.writes.sum()
-        loss = loss * (place.world / tokens)
+        loss = loss * (place.world / tokens.to(self.device))
         self.encoder.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.encoder.parameters(), config.clip_norm)
@@ -156,7 +157,7 @@ class Trainer:
             features = warp_bands(features, factors, model.features)
         if self.step >= augment.clean_steps:
             lengths = batch.frames * model.encoder.subsampling
-            features = mask_spectrogram(features, lengths, augment, self.encoder.feature_mean)
+            features = mask_spectrogram(features, lengths, augment, self.encoder.feature_mean.cpu())
         return features
 
     def _over_all(self, batch: Batch) -> Tensor:
@@ -180,7 +181,7 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Word error rates of the averaged weights on every dev manifest; these weights and the best are kept."""
-        encoder = Encoder(self.recipe.model)
+        encoder = Encoder(self.recipe.model).to(self.device)
         encoder.load_state_dict({**self.encoder.state_dict(), **self.average})
         encoder.eval()
         bf16 = self.recipe.optimizer.bf16
@@ -295,10 +296,10 @@ def train(
     """
     run, observer = partial(_run, recipe, init), Observer(report, watch, stop)
     if "RANK" in os.environ:
-        return run_here(run, observer)
+        return run_here(run, observer, recipe.run.device)
     if recipe.run.processes == 1:
         return run(Place(), observer)
-    return run_in_processes(run, recipe.run.processes, observer)
+    return run_in_processes(run, recipe.run.processes, observer, recipe.run.device)
 
 
 def _run(recipe: Recipe, init: Path | None, place: Place, observer: Observer) -> Outcome:

@@ -85,5 +85,5 @@ def consistency_loss(log_probs: Tensor, frames: Tensor) -> Tensor:
     """
     other = log_probs.detach().roll(len(log_probs) // 2, dims=0)
     divergence = (other.exp() * (other - log_probs)).sum(-1)
-    valid = torch.arange(log_probs.shape[1]) < frames[:, None]
+    valid = torch.arange(log_probs.shape[1], device=frames.device) < frames[:, None]
     return (divergence * valid).sum()

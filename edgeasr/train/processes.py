@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import SimpleQueue
@@ -22,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from edgeasr.errors import EdgeasrError
+from edgeasr.errors import ConfigError, EdgeasrError
 
 # Keep freed memory: giving it back to the kernel after each step costs page faults. glibc reads these
 # when a process starts.
@@ -32,6 +33,10 @@ MALLOC_SETTINGS = {
     "MALLOC_TOP_PAD_": str(2**28),
 }
 _POLL_S = 0.1
+# Counts and stops are summed on the CPU also where gradients are on GPUs.
+_ENGINES = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+# The others wait while the first process decodes a corpus, longer than the half hour that torch would.
+_PATIENCE = timedelta(hours=24)
 _LAST_WORDS_S = 10.0
 
 
@@ -41,11 +46,26 @@ class Place:
 
     rank: int = 0
     world: int = 1
+    on_machine: int = 0  # which of those on its machine
 
     @property
     def leads(self) -> bool:
         """Whether this process writes checkpoints and logs."""
         return self.rank == 0
+
+    def device(self, kind: str) -> torch.device:
+        """Where this process computes: of several GPUs, one of its own. raises: ConfigError without such a GPU"""
+        if kind == "cpu":
+            return torch.device("cpu")
+        found = torch.cuda.device_count()
+        if self.on_machine >= found:
+            raise ConfigError(
+                f"got {found} GPUs that torch can use, wanted one for process {self.on_machine + 1} of this machine: "
+                'start fewer processes, install a torch with CUDA, or set run.device = "cpu"'
+            )
+        device = torch.device("cuda", self.on_machine)
+        torch.cuda.set_device(device)
+        return device
 
     def sum(self, tensor: Tensor) -> None:
         """Make `tensor` the sum over all processes, in place."""
@@ -101,17 +121,17 @@ class Observer:
 Run = Callable[[Place, Observer], Outcome]
 
 
-def run_here(run: Run, observer: Observer) -> Outcome:
+def run_here(run: Run, observer: Observer, device: str = "cpu") -> Outcome:
     """Run as one of the processes that torchrun started."""
-    place = Place(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-    dist.init_process_group("gloo")
+    place = Place(*(int(os.environ.get(name, "0")) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
+    dist.init_process_group(_ENGINES[device], timeout=_PATIENCE)
     try:
         return run(place, observer if place.leads else Observer(stop=observer.stop))
     finally:
         dist.destroy_process_group()
 
 
-def run_in_processes(run: Run, world: int, observer: Observer) -> Outcome:
+def run_in_processes(run: Run, world: int, observer: Observer, device: str = "cpu") -> Outcome:
     """Run in `world` new processes on this machine; the observer is called in this one.
 
     raises: what `run` raises of EdgeasrError or OSError; KeyboardInterrupt when it was stopped before its first
@@ -121,7 +141,7 @@ def run_in_processes(run: Run, world: int, observer: Observer) -> Outcome:
     messages: SimpleQueue[Any] = context.SimpleQueue()
     stopping = context.Event()
     with tempfile.TemporaryDirectory() as folder:
-        shared = (run, world, Path(folder, "rendezvous").as_uri(), messages, stopping)
+        shared = (run, world, device, Path(folder, "rendezvous").as_uri(), messages, stopping)
         crew = [context.Process(target=_member, args=(rank, *shared), daemon=True) for rank in range(world)]
         try:
             with _environment(MALLOC_SETTINGS):
@@ -171,14 +191,16 @@ def _bury(crew: list[SpawnProcess]) -> None:
             process.kill()
 
 
-def _member(rank: int, run: Run, world: int, rendezvous: str, messages: SimpleQueue[Any], stopping: Event) -> None:
+def _member(  # noqa: PLR0913 - what a process is started with
+    rank: int, run: Run, world: int, device: str, rendezvous: str, messages: SimpleQueue[Any], stopping: Event
+) -> None:
     # Ctrl-C reaches every process of a terminal; the parent passes it on as a request that all hear in one step.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # About sizes of 1, whose strides mean nothing.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // world))
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=world)
-    place = Place(rank, world)
+    dist.init_process_group(_ENGINES[device], init_method=rendezvous, rank=rank, world_size=world, timeout=_PATIENCE)
+    place = Place(rank, world, rank)
     said = messages.put if place.leads else unheard
     try:
         outcome = run(place, Observer(said, said, lambda: _asked_to_stop(stopping)))

@@ -15,6 +15,7 @@ from edgeasr.tokenizer import Tokenizer
 from edgeasr.train.pieces import read_tokens
 
 ConfigT = TypeVar("ConfigT")
+DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class RunConfig(FrozenConfig):
     directory: str = "runs/tiny"
     seed: int = 1
     processes: int = 1
+    device: str = "cpu"  # or "cuda": a GPU for each process
     evaluate_every: int = 1000
     save_every: int = 500
     log_every: int = 50
@@ -147,6 +149,7 @@ class RunConfig(FrozenConfig):
     chunk_frames: tuple[int, ...] = ()  # drawn for each batch (dynamic chunk training); empty: the model's own
 
     def __post_init__(self) -> None:
+        require(self.device in DEVICES, f"device is {self.device!r}: it must be one of {', '.join(DEVICES)}")
         require(bool(self.directory), "directory is empty: name a folder for what the run writes")
         for name in ("processes", "evaluate_every", "save_every", "log_every"):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")

@@ -48,14 +48,14 @@ class DevSet:
 @torch.no_grad()
 def word_error_rate(encoder: Encoder, dev: DevSet, tokenizer: Tokenizer, place: Place, bf16: bool) -> float:
     """Greedy, over a share of the manifest in each process; the same in all of them."""
-    counts = ErrorCounts()
+    counts, device = ErrorCounts(), encoder.feature_mean.device
     mine = dev.rows()[place.rank :: place.world]
     order = sorted(mine, key=lambda row: sum(dev.utterances[i].duration_s for i in row))
     batch = 1 if dev.session_s else _BATCH
     for group in (order[i : i + batch] for i in range(0, len(order), batch)):
         features, frames = batch_features([dev.waveform(row) for row in group], encoder.config)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            emissions = encoder(features).final
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            emissions = encoder(features.to(device)).final.cpu()
         for row, log_probs, length in zip(group, emissions, frames.tolist(), strict=True):
             best = torch.unique_consecutive(log_probs[:length].argmax(-1))
             hypothesis = " ".join(tokenizer.decode(best.tolist()).split())
