@@ -92,6 +92,7 @@ def export(  # noqa: PLR0913 - each a choice of its own
     encoder = checkpoint.encoder()
     lengths = list(dict.fromkeys([encoder.config.chunk_ms, *chunk_lengths_ms]))
     encoders = [in_chunks(encoder, length) for length in lengths]
+    report(f"hearing {sample.name} with torch")
     expected = {one.config.chunk_ms: torch_reference(one, speech_features(sample.recordings, one)) for one in encoders}
     making = _Making(checkpoint, name, [RawGraph(graph) for graph in graphs(encoder, lengths[1:])], options, report)
     with tempfile.TemporaryDirectory() as folder:

@@ -210,6 +210,7 @@ def test_an_export_says_what_it_does(ready, tmp_path):
     said = []
     made = export(ready.checkpoint, tmp_path / "toy.edgeasr", ["onnx-fp32", "onnx-int8"], ready.recording, said.append)
     assert said == [
+        "hearing speech.wav with torch",
         "exporting the step graph",
         "exporting the memory graph",
         "comparing onnx-fp32 with torch on speech.wav",
