@@ -1,6 +1,11 @@
 import json
+import os
+import signal
+import subprocess
 import sys
+import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from runpy import run_path
 
@@ -30,10 +35,14 @@ def recorder(tmp_path):
     return program, lambda: json.loads(got.read_text())
 
 
+def deliver(template, event=FINAL, **options):
+    with closing(Command(template, **options)) as command:
+        command.deliver(event)
+
+
 def test_each_placeholder_stays_within_its_argument(recorder):
     program, got = recorder
-    command = Command(f"{program} --say={{text}} {{start}}-{{end}} '{{segment}} {{{{it}}}}' {{tags}} 'a b' ''")
-    command.deliver(FINAL)
+    deliver(f"{program} --say={{text}} {{start}}-{{end}} '{{segment}} {{{{it}}}}' {{tags}} 'a b' ''")
     assert got()["arguments"] == [f"--say={NASTY}", "1.5-2.25", "7 {it}", '{"room": "kitchen"}', "a b", ""]
     assert not Path("/tmp/owned").exists()
 
@@ -42,7 +51,7 @@ def test_the_event_is_told_as_json_too(recorder, monkeypatch):
     monkeypatch.setenv("NOTIFY_SOCKET", "/run/ours")
     monkeypatch.setenv("WATCHDOG_USEC", "1000")
     program, got = recorder
-    Command(str(program)).deliver(FINAL)
+    deliver(str(program))
     assert got()["stdin"].endswith("\n")
     assert json.loads(got()["stdin"]) == FINAL
     assert json.loads(got()["environment"]["EDGEASR_EVENT"]) == FINAL
@@ -51,7 +60,7 @@ def test_the_event_is_told_as_json_too(recorder, monkeypatch):
 
 def test_without_tags_nothing_is_filled_in(recorder):
     program, got = recorder
-    Command(f"{program} {{tags}}").deliver({"segment": 0, "text": "so"})
+    deliver(f"{program} {{tags}}", {"segment": 0, "text": "so"})
     assert got()["arguments"] == [""]
 
 
@@ -64,19 +73,49 @@ def test_without_tags_nothing_is_filled_in(recorder):
 )
 def test_a_failure_is_told(code, message):
     with pytest.raises(ActionError, match=message) as caught:
-        Command(f"{sys.executable} -c '{code}'").deliver(FINAL)
+        deliver(f"{sys.executable} -c '{code}'")
     assert caught.value.again is False
 
 
 def test_a_program_that_does_not_end_is_killed_with_its_children(tmp_path):
     pids = tmp_path / "pids"
     with pytest.raises(ActionError, match=r"ran longer than 1\.5 s and was killed"):
-        Command(f"sh -c 'sleep 99 & echo $$ $! > {pids}; wait'", timeout_s=1.5).deliver(FINAL)
-    deadline = time.monotonic() + 20
+        deliver(f"sh -c 'sleep 99 & echo $$ $! > {pids}; wait'", timeout_s=1.5)
     for pid in map(int, pids.read_text().split()):
-        while _runs(pid):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        _until(lambda pid=pid: not _runs(pid))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_whatever_ends_us_ends_the_program_and_its_children(tmp_path, number):
+    pids = tmp_path / "pids"
+    template = f"sh -c 'sleep 99 & echo $$ $! > {pids}; wait'"
+    code = f"from edgeasr.actions.command import Command; Command({template!r}, 90).deliver({{'text': 'so'}})"
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as starter:
+        _until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
+        children = [int(pid) for pid in Path(f"/proc/{starter.pid}/task/{starter.pid}/children").read_text().split()]
+        pids = [int(pid) for pid in pids.read_text().split()]
+        assert len(children) == 2  # one of them ends the other
+        starter.send_signal(number)
+        starter.wait(30)
+    for pid in (*children, *pids):
+        _until(lambda pid=pid: not _runs(pid))
+
+
+def test_what_has_ended_is_not_killed_and_nothing_is_left(tmp_path):
+    told = tmp_path / "told"
+    command = Command(f"sh -c 'echo $$ >> {told}'")
+    command.deliver(FINAL)
+    command.deliver(FINAL)
+    command.close()
+    assert len(told.read_text().split()) == 2
+    assert not Path(f"/proc/{os.getpid()}/task/{threading.get_native_id()}/children").read_text()
+
+
+def _until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def _runs(pid):
@@ -93,7 +132,7 @@ def test_a_program_that_went_away_is_an_error(tmp_path):
     program.chmod(0o755)
     command = Command(str(program))
     program.unlink()
-    with pytest.raises(ActionError, match="cannot be run"):
+    with closing(command), pytest.raises(ActionError, match="cannot be run"):
         command.deliver(FINAL)
 
 
@@ -145,7 +184,7 @@ def test_arguments_of_a_script_may_be_what_was_said(template, monkeypatch):
 
 def test_a_shell_gets_what_was_said_as_an_argument(tmp_path):
     told = tmp_path / "told"
-    Command(f"sh -c 'printf %s \"$1\" > {told}' sh {{text}}").deliver(FINAL)
+    deliver(f"sh -c 'printf %s \"$1\" > {told}' sh {{text}}")
     assert told.read_text() == NASTY
 
 

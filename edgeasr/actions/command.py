@@ -16,6 +16,7 @@ from pathlib import PurePath
 from typing import Any
 
 from edgeasr.actions.action import Action
+from edgeasr.actions.reaper import Reaper
 from edgeasr.actions.scripts import script_with
 from edgeasr.errors import ActionError, ConfigError
 
@@ -38,13 +39,14 @@ class Command(Action):
     errors:    ConfigError for a template that cannot be run
 
     The program finds the event as JSON on its standard input and in EDGEASR_EVENT; its output goes to our standard
-    error.
+    error. However this process ends, the program and what it started do not outlive it.
     """
 
     def __init__(self, template: str, timeout_s: float = 10.0) -> None:
         self._arguments, self._timeout_s = _parsed(template), timeout_s
         self.name = f"--exec {PurePath(self._arguments[0]).name}"
         self._running: set[subprocess.Popen[bytes]] = set()
+        self._reaper: Reaper | None = None
         self._lock = threading.Lock()
 
     def arguments(self, event: Mapping[str, Any]) -> list[str]:
@@ -57,6 +59,8 @@ class Command(Action):
         with tempfile.TemporaryFile() as stdin:
             stdin.write(f"{told}\n".encode())
             stdin.seek(0)
+            with self._lock:
+                self._reaper = self._reaper or Reaper()
             try:
                 process = subprocess.Popen(
                     self.arguments(event),
@@ -73,22 +77,33 @@ class Command(Action):
         with self._lock:
             for process in self._running:
                 _kill(process)
+            if self._reaper is not None:
+                self._reaper.close()
+                self._reaper = None
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
         with self._lock:
             self._running.add(process)
+            self._watch()
         try:
             code = process.wait(self._timeout_s)
         except subprocess.TimeoutExpired:
-            _kill(process)
-            process.wait()
             raise ActionError(f"ran longer than {self._timeout_s:g} s and was killed") from None
         finally:
+            if process.returncode is None:
+                _kill(process)
+                process.wait()
             with self._lock:
                 self._running.discard(process)
+                self._watch()
         if code:
             how = f"exit code {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
             raise ActionError(f"ended with {how}")
+
+    def _watch(self) -> None:
+        """With the lock held."""
+        if self._reaper is not None:
+            self._reaper.watch(process.pid for process in self._running)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
