@@ -17,6 +17,7 @@ In the environment the same is EDGEASR_MODEL, EDGEASR_LISTEN_STORE_DAYS and EDGE
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -35,6 +36,7 @@ OTHER_VARIABLES = ("EDGEASR_CONFIG", "EDGEASR_EVENT")
 
 HIDDEN = "(hidden)"
 _SECRET_WORDS = ("token", "password", "secret")
+_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,15 @@ def is_open_to_others(path: Path) -> bool:
 
 
 def is_secret(key: str) -> bool:
-    """Whether the value of an option is nobody's business."""
-    return any(word in key for word in _SECRET_WORDS)
+    """Whether the value of an option is nobody's business; where it lies is no secret."""
+    return any(word in key for word in _SECRET_WORDS) and not key.endswith("_file")
+
+
+def holds_secret(key: str, value: Any) -> bool:
+    """Whether a value is a secret, or has an address with a password in it."""
+    if isinstance(value, list | tuple):
+        return any(holds_secret(key, one) for one in value)
+    return isinstance(value, str) and (is_secret(key) or _PASSWORD.search(value) is not None)
 
 
 def shown(key: str, value: Any) -> Any:

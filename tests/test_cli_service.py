@@ -10,6 +10,7 @@ import pytest
 
 from edgeasr.service import needs, systemd
 from edgeasr.service.unit import MARK
+from edgeasr.settings import SYSTEM_FILE
 
 edgeasr = run_path(str(Path(__file__).with_name("scripted_model.py")))["edgeasr"]
 
@@ -176,6 +177,41 @@ def test_what_cannot_run_is_not_installed(manager, arguments, message):
     assert (code, out) == (2, "")
     assert message in err
     assert (manager.calls(), manager.unit.exists()) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what", "instead"),
+    [
+        (("serve", "--", "--token", "x" * 16), "got --token", "--token-file FILE, or `token = ...` in [serve] of {}"),
+        (("listen", "--", "--mqtt", "mqtt://me:pw@hub/a"), "a password in --mqtt", "`mqtt = ...` in [listen] of {}"),
+        (("listen", "--", "--source", "pipe:cat rtsp://me:pw@cam/"), "in --source", "`source = ...` in [listen] of {}"),
+        (("listen", "--", "--exec", "true", "--exec", "curl http://:pw@hub"), "in --exec", "`exec = ...` in [listen]"),
+    ],
+)
+@pytest.mark.parametrize("scope", [(), ("--system",)])
+def test_a_secret_that_a_unit_would_show_is_refused(manager, tmp_path, arguments, what, instead, scope):
+    code, out, err = edgeasr("service", "install", "--print", *scope, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert what in err
+    assert "pw" not in err
+    file = SYSTEM_FILE if scope else tmp_path / "config" / "edgeasr" / "config.toml"
+    assert f"{instead.format(file)}" in err
+    assert err.endswith(", with mode 0600, owned by a user that --run-as names\n" if scope else ", with mode 0600\n")
+
+
+def test_a_secret_in_a_file_is_none_of_the_units(manager, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("x" * 16)
+    token.chmod(0o600)
+    folder = tmp_path / "config" / "edgeasr"
+    folder.mkdir(parents=True)
+    (folder / "config.toml").write_text('[listen]\nmqtt = "mqtt://me:pw@hub/a"\n')
+    code, out, err = edgeasr("service", "install", "--print", "serve", "--", "--token-file", token)
+    assert (code, err) == (0, "")
+    assert f"--token-file {token}" in out
+    code, out, err = edgeasr("service", "install", "--print", "listen", "--", "--webhook", "http://127.0.0.1:8123/a@b")
+    assert (code, err) == (0, "")
+    assert "pw" not in out
 
 
 @pytest.mark.parametrize("command", [("install", "listen"), ("uninstall",), ("status",)])

@@ -12,7 +12,7 @@ import typer
 
 from edgeasr.cli.terminal import print_note, write_out
 from edgeasr.errors import ServiceError
-from edgeasr.settings import SYSTEM_FILE, read_files
+from edgeasr.settings import SYSTEM_FILE, holds_secret, is_secret, read_files, user_file
 
 if TYPE_CHECKING:
     from edgeasr.service.systemd import ServiceStatus, Systemd
@@ -144,8 +144,31 @@ def _parsed(ctx: typer.Context, command: str, arguments: list[str], *, system_fi
     defaults = defaults_of(options_of(found, (command,)), files, root)
     inner = found.make_context(f"edgeasr {command}", list(arguments), default_map=defaults)
     values: Mapping[str, Any] = inner.params
+    _refuse_secrets(command, inner, system=system_file_alone)
     check_command(command, values)
     return values
+
+
+def _refuse_secrets(command: str, context: Any, *, system: bool) -> None:
+    """Of what was given on the command line, which becomes the unit's. errors: ServiceError
+
+    context: of the command
+    """
+    file = SYSTEM_FILE if system else user_file() or "a configuration file"
+    owner = ", owned by a user that --run-as names" if system else ""
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name)
+        if context.get_parameter_source(parameter.name).name != "COMMANDLINE" or not holds_secret(
+            parameter.name, value
+        ):
+            continue
+        option = max(parameter.opts, key=len)
+        what = option if is_secret(parameter.name) else f"a password in {option}"
+        instead = "--token-file FILE, or " if option == "--token" else ""
+        raise ServiceError(
+            f"got {what} for a service, whose unit anybody can read: give {instead}"
+            f"`{parameter.name} = ...` in [{command}] of {file}, with mode 0600{owner}"
+        )
 
 
 def _unit(
