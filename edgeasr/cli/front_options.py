@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from edgeasr.serve.server import ServerConfig
     from edgeasr.serve.wyoming_server import WyomingAddress
 
+_PATHS = ("token_file", "certificate", "key")
+
 
 @dataclass(frozen=True, kw_only=True)
 class FrontOptions:
@@ -36,8 +38,9 @@ class FrontOptions:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Of all options of the command."""
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        """Of all options of the command, as click has them, to whom a path is text."""
+        given = {field.name: values[field.name] for field in fields(cls)}
+        return cls(**given | {name: Path(given[name]) for name in _PATHS if given[name] is not None})
 
     def config(self) -> ServerConfig:
         """Errors: ServeError for what cannot be served, a usage error for two tokens"""
