@@ -78,26 +78,28 @@ def is_bridge_url(source: str) -> bool:
     return bool(colon) and (scheme in SCHEMES or (rest.startswith("//") and scheme.isalnum()))
 
 
-def open_transport(url: str, say: Say) -> tuple[Transport, dict[str, str]]:
+def open_transport(url: str, say: Say, tcp: str = "tcp") -> tuple[Transport, dict[str, str]]:
     """The transport that a URL names, and what else its query says.
 
     say:    told where a device can connect
+    tcp:    the scheme of addresses at which something else is spoken than to devices
     errors: ConfigError for what is no such URL, DeviceError for what is not there, ExtraMissingError
     """
-    parts, options = _split(url)
+    parts, options = _split(url, _EXAMPLES if tcp == "tcp" else f"{tcp}://HOST:PORT, {tcp}-listen://HOST:PORT")
     if parts.scheme == "serial":
         return _open_serial(parts.netloc + parts.path, options), options
     if parts.scheme == "pty":
         path = parts.path
         return (TtyTransport(path) if path else PtyTransport(say)), options
-    if parts.scheme in ("tcp", "tcp-listen"):
+    if parts.scheme in (tcp, f"{tcp}-listen"):
         try:
             host, port = parts.hostname or "", parts.port
         except ValueError:
             port = None
-        if port is None or (not host and parts.scheme == "tcp"):
-            raise ConfigError(f"got {url}, want a host and a port such as tcp://192.168.1.7:9000: add them")
-        return (TcpListener(host, port, say) if parts.scheme == "tcp-listen" else TcpClient(host, port)), options
+        if port is None or (not host and parts.scheme == tcp):
+            raise ConfigError(f"got {url}, want a host and a port such as {tcp}://192.168.1.7:9000: add them")
+        listener = parts.scheme != tcp
+        return (TcpListener(host, port, say, tcp) if listener else TcpClient(host, port, tcp)), options
     raise ConfigError(f"got {url!r}, want one of {_EXAMPLES}")
 
 
@@ -107,11 +109,11 @@ def options_of(url: str) -> dict[str, str]:
     return {key: value for key, value in options.items() if (parts.scheme, key) != ("serial", "baud")}
 
 
-def _split(url: str) -> tuple[SplitResult, dict[str, str]]:
+def _split(url: str, examples: str = _EXAMPLES) -> tuple[SplitResult, dict[str, str]]:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise ConfigError(f"got {url!r} ({error}), want one of {_EXAMPLES}") from error
+        raise ConfigError(f"got {url!r} ({error}), want one of {examples}") from error
     return parts, dict(parse_qsl(parts.query, keep_blank_values=True))
 
 
@@ -257,10 +259,10 @@ class _SocketTransport(_FileTransport):
 
 
 class TcpClient(_SocketTransport):
-    """A connection to a device that listens."""
+    """A connection to a device that listens. scheme: of its name"""
 
-    def __init__(self, host: str, port: int) -> None:
-        super().__init__(f"tcp://{host}:{port}")
+    def __init__(self, host: str, port: int, scheme: str = "tcp") -> None:
+        super().__init__(f"{scheme}://{host}:{port}")
         try:
             self._connected(socket.create_connection((host, port), CONNECT_TIMEOUT_S))
         except OSError as error:
@@ -271,9 +273,13 @@ class TcpClient(_SocketTransport):
 
 
 class TcpListener(_SocketTransport):
-    """A connection that a device makes to here; the first one is taken. port: 0 for any that is free"""
+    """A connection that a device makes to here; the first one is taken.
 
-    def __init__(self, host: str, port: int, say: Say) -> None:
+    port:   0 for any that is free
+    scheme: of its name, before -listen
+    """
+
+    def __init__(self, host: str, port: int, say: Say, scheme: str = "tcp") -> None:
         try:
             self._listener: socket.socket | None = socket.create_server((host, port), backlog=1)
         except OSError as error:
@@ -281,7 +287,7 @@ class TcpListener(_SocketTransport):
                 f"cannot listen at {host}:{port} ({error.strerror or error}), want a free port: choose another"
             ) from error
         self.port: int = self._listener.getsockname()[1]
-        super().__init__(f"tcp-listen://{host}:{self.port}")
+        super().__init__(f"{scheme}-listen://{host}:{self.port}")
         say(f"waiting for a connection to {host or 'any address'}, port {self.port}")
 
     def read(self, timeout_s: float) -> bytes:

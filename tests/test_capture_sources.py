@@ -20,7 +20,7 @@ from edgeasr.capture.ring import MAX_MARKS, Ring
 from edgeasr.capture.rtp import RtpSource
 from edgeasr.capture.rtp_packet import MAX_WAITING, PacketCounts, Reordering, parse_packet
 from edgeasr.errors import AudioFormatError, ConfigError, DeviceError
-from edgeasr.firmware_bridge.transport import TcpClient
+from edgeasr.firmware_bridge.transport import TcpClient, open_transport
 
 RATE = 16_000
 
@@ -260,6 +260,18 @@ class TestConnection:
             sender.join()
         np.testing.assert_allclose(samples, ramp(30_000), atol=1e-7)
         assert error is None
+
+    def test_is_called_what_the_user_calls_it(self):
+        listener, _ = open_transport("tcp-audio-listen://127.0.0.1:0", lambda line: None, "tcp-audio")
+        client, _ = open_transport(f"tcp-audio://127.0.0.1:{listener.port}", print, "tcp-audio")
+        assert listener.name == f"tcp-audio-listen://127.0.0.1:{listener.port}"
+        assert client.name == f"tcp-audio://127.0.0.1:{listener.port}"
+        client.close()
+        listener.close()
+        with pytest.raises(DeviceError, match=r"cannot connect to tcp-audio://127.0.0.1:\d+ \(Connection refused\)"):
+            open_transport(client.name, print, "tcp-audio")
+        with pytest.raises(ConfigError, match="want one of serial"):  # to a device nothing else is spoken
+            open_transport(client.name, print)
 
 
 class TestAlsa:

@@ -304,6 +304,11 @@ class TestTerminal:
         (("--source", "-", "--pcm", "16000:one"), "want RATE[:CHANNELS[:ENCODING]]"),
         (("--source", "pipe:"), "got pipe: without a command"),
         (("--real-time",), "--real-time is for --source FILE"),
+        (
+            ("--source", "tcp-audio://127.0.0.1:99999"),
+            "got tcp-audio://127.0.0.1:99999, want a host and a port such as tcp-audio://192.168.1.7:9000",
+        ),
+        (("--source", "tcp-audio-listen://[::1"), "want one of tcp-audio://HOST:PORT, tcp-audio-listen://HOST:PORT"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, message):

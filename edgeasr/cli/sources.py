@@ -151,7 +151,7 @@ def _feed(source: str) -> Feed:
         return ProcessFeed(source, split_command(source.removeprefix("pipe:")))
     from edgeasr.firmware_bridge.transport import open_transport
 
-    return open_transport(source.replace("tcp-audio", "tcp", 1), print_note)[0]
+    return open_transport(source, print_note, "tcp-audio")[0]
 
 
 def _told_format(choice: SourceChoice) -> PcmFormat | None:
