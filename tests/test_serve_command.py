@@ -11,6 +11,8 @@ from runpy import run_path
 import aiohttp
 import pytest
 
+from edgeasr.serve.listener import may_meet
+
 SERVED = run_path(str(Path(__file__).with_name("served.py")))
 run, pcm, tone, RATE_HZ = (SERVED[name] for name in ("run", "pcm", "tone", "RATE_HZ"))
 program, edgeasr = (SERVED["SCRIPTED"][name] for name in ("program", "edgeasr"))
@@ -105,6 +107,16 @@ def test_a_port_in_use_is_one_line():
             2,
             "edgeasr: error: got the key k.pem without a certificate, wanted both: add --certificate",
         ),
+        (
+            ["--port", "8000", "--vosk-port", "8000"],
+            2,
+            "edgeasr: error: got --port 8000 and --vosk-port 8000, wanted two ports: leave one out",
+        ),
+        (
+            ["--vosk-port", "2700", "--wyoming", "tcp://localhost:2700"],
+            2,
+            "edgeasr: error: got --vosk-port 2700 and the same port in --wyoming, wanted two ports: choose another",
+        ),
         (["--source", "nosuch.wav"], 2, "edgeasr: error: cannot open nosuch.wav"),
         (["--allow-origin", "foo"], 2, "edgeasr: error: got the origin 'foo', wanted"),
         (["--certificate", "missing"], 2, "edgeasr: error: cannot use the certificate missing (No such file"),
@@ -118,6 +130,25 @@ def test_what_cannot_be_served_is_one_line(options, code, complaint, tmp_path, m
     assert done.code == code
     assert done.err.startswith(complaint)
     assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "other", "meet"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "localhost", True),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("localhost", "::", True),
+        ("::1", "::", True),
+        ("pi.local", "", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("127.0.0.1", "::1", False),
+        ("::1", "0.0.0.0", False),
+        ("192.168.1.2", "localhost", False),
+    ],
+)
+def test_hosts_whose_ports_can_be_one(host, other, meet):
+    assert may_meet(host, other) == may_meet(other, host) == meet
 
 
 def test_a_token_that_others_can_read_is_said(tmp_path, monkeypatch):

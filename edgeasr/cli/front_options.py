@@ -11,6 +11,7 @@ import typer
 
 from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.terminal import print_note
+from edgeasr.errors import ServeError
 from edgeasr.settings import is_open_to_others
 
 if TYPE_CHECKING:
@@ -59,7 +60,17 @@ class FrontOptions:
             return None
         address = WyomingAddress.parse(self.wyoming)
         address.check(allow_remote=self.wyoming_allow_remote)
+        self._check_port(address)
         return address
+
+    def _check_port(self, wyoming: WyomingAddress) -> None:
+        from edgeasr.serve.listener import may_meet
+
+        for option, port in (("--port", self.port), ("--vosk-port", self.vosk_port)):
+            if wyoming.port and wyoming.port == port and may_meet(wyoming.host, self.host):
+                raise ServeError(
+                    f"got {option} {port} and the same port in --wyoming, wanted two ports: choose another"
+                )
 
     def _known_token(self) -> str | None:
         from edgeasr.serve.security import checked_token, read_token

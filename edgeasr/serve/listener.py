@@ -17,11 +17,12 @@ from aiohttp import web
 from edgeasr.errors import ServeError, UnavailableError
 from edgeasr.serve.http_errors import HttpError
 from edgeasr.serve.hub import RETRY_AFTER_S, Hub
-from edgeasr.serve.security import secure
+from edgeasr.serve.security import is_loopback, secure
 
 _BACKLOG = 128
 # The kernel holds so much for a client that does not read; more of it would hide a slow reader for longer.
 _SEND_BUFFER_BYTES = 64 << 10
+_EVERYWHERE = {"0.0.0.0", "::"}
 _REFUSED_S = 1.0  # for a client to read why it was refused
 
 
@@ -55,6 +56,16 @@ def open_ports(host: str, port: int) -> list[socket.socket]:
             ) from error
         raise ServeError(f"cannot listen at {host} port {port} ({error.strerror}): choose another") from error
     return opened
+
+
+def may_meet(host: str, other: str) -> bool:
+    """Whether a port of one can be the same as that of the other, by how they are written."""
+    both = {host, other}
+    if len(both) == 1 or "" in both:
+        return True
+    if "localhost" in both:
+        return all(map(is_loopback, both)) or bool(both & _EVERYWHERE)
+    return any(one in both and all((":" in host) == (":" in one) for host in both) for one in _EVERYWHERE)
 
 
 def _no_address(host: str, reason: object) -> str:

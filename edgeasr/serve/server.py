@@ -33,7 +33,8 @@ class ServerConfig:
     port:        of HTTP and web sockets; 0 for any that is free
     vosk_port:   a second port, such as 2700, for clients of vosk-server that know no other; None for none
     certificate: of TLS, a PEM file; None for none; its key may be in the same file
-    errors:      ServeError for an address that others can reach, without a token; for a key without a certificate
+    errors:      ServeError for an address that others can reach, without a token; for a key without a certificate; for
+                 a port that is named twice
     """
 
     access: Access
@@ -47,6 +48,8 @@ class ServerConfig:
         check_host(self.host, self.access.token)
         if self.key is not None and self.certificate is None:
             raise ServeError(f"got the key {self.key} without a certificate, wanted both: add --certificate PEM")
+        if self.port and self.port == self.vosk_port:
+            raise ServeError(f"got --port {self.port} and --vosk-port {self.port}, wanted two ports: leave one out")
 
 
 class Server:
