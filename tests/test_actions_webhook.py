@@ -175,7 +175,9 @@ class TestHosts:
 
     @pytest.mark.parametrize("host", ["192.168.1.2", "8.8.8.8", "hub.local", "::ffff:8.8.8.8"])
     def test_others_do(self, host):
-        with pytest.raises(ConfigError, match=f"add --webhook-allow {host}"):
+        with pytest.raises(
+            ConfigError, match=f"got --webhook to {host}, wanted a host on this .* add --webhook-allow {host}"
+        ):
             HostPolicy().check(host)
 
     @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ class TestHosts:
     def test_some_are_never_called(self, monkeypatch, host):
         """Not where a network holds them, nor where a named host is there."""
         hosts = HostPolicy(["0.0.0.0/0", "::/0", "hub.local"])
-        with pytest.raises(ConfigError, match="are never called"):
+        with pytest.raises(ConfigError, match=f"got --webhook to {host}, and link-local, .* are never called"):
             hosts.check(host)
         looks_up(monkeypatch, host)
         with pytest.raises(ActionError, match="are never called"):

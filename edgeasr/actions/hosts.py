@@ -44,9 +44,9 @@ class HostPolicy:
         address = _address(host)
         if address is not None:
             if not self._permits(host, address):
-                raise ConfigError(_refusal(host))
+                raise ConfigError(f"got --webhook to {host}, {_refusal(host)}")
         elif _plain(host) != "localhost" and _plain(host) not in self._names and not self._networks:
-            raise ConfigError(_refusal(host))
+            raise ConfigError(f"got --webhook to {host}, {_refusal(host)}")
 
     def addresses(self, host: str, port: int) -> list[Address]:
         """Where the host is now. errors: ActionError where it is not found, or any of its addresses is not permitted"""
@@ -57,7 +57,7 @@ class HostPolicy:
         addresses = list(dict.fromkeys(ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
         for address in addresses:
             if not self._permits(host, address):
-                raise ActionError(f"the host {host} is at {address}: {_refusal(str(address))}", again=True)
+                raise ActionError(f"the host {host} is at {address}, {_refusal(str(address))}", again=True)
         return addresses
 
     def _permits(self, host: str, address: Address) -> bool:
@@ -78,9 +78,10 @@ def _is_odd(one: Address | Network) -> bool:
 
 
 def _refusal(host: str) -> str:
+    """The rest of a message about it."""
     address = _address(host)
     if address is not None and _is_odd(_unmapped(address)):
-        return f"got the address {host}, and {_NEVER}"
+        return f"and {_NEVER}"
     return f"wanted a host on this machine, or one that is named: add --webhook-allow {host}"
 
 
