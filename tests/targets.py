@@ -166,6 +166,7 @@ def emulated(artefact: str) -> list[str]:
 def ran(row: Row) -> str:
     """Where it ran: here, and on which cores of boards under emulation."""
     by = STAND_INS.get(row.kind.name.split("-")[0]) if row.environment == HERE else None
+    by = "tflite-runtime" if row.environment == TFLITE else by
     here = platform.machine() + (f", by {by}" if by else "")
     cores = emulated(row.kind.name)
     return f"{here}; same words on emulated {', '.join(cores)}" if cores else here
@@ -180,7 +181,8 @@ def line(row: Row, rows: Sequence[Row]) -> str:
     share = f" ({made['size_mb'] / exact.exported['size_mb']:.0%})" if exact and exact is not row else ""
     cells.append(f"{made['size_mb']:.2f} MB{share}")
     cells.append("" if made["fp32_share"] is None else f"{made['fp32_share']:.1%}")
-    cells.append(f"{made['max_difference']:.1e}, {made['snr_db']:.0f} dB, {made['agreement']:.2%}")
+    near = f"{made['max_difference']:.1e}, {made['snr_db']:.0f} dB" if made["max_difference"] else "none"
+    cells.append(f"{near}, {made['agreement']:.2%}")
     if row.why_not:
         return f"| {' | '.join(cells)} | | | | | not run: {row.why_not} |"
     cells.append(f"{row.heard['wer']:.4f}")
