@@ -42,6 +42,11 @@ class TestTranscript:
         lines = [f"{talk}: {line}" for line in LINES]
         assert edgeasr("transcribe", talk, talk).out.splitlines() == lines + lines
 
+    def test_shows_a_name_that_would_rule_the_terminal(self, talk):
+        odd = talk.rename(talk.with_name("a\n\x1b[2J.wav"))
+        out = edgeasr("transcribe", odd, odd).out
+        assert out.splitlines()[0] == f"{talk.parent}/a\\n\\u001b[2J.wav: {LINES[0]}"
+
     def test_of_silence_is_empty(self, tmp_path):
         soundfile.write(tmp_path / "silence.wav", silence(2.0), RATE)
         assert edgeasr("transcribe", tmp_path / "silence.wav") == (0, "", "")

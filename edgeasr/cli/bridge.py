@@ -13,6 +13,7 @@ import typer
 
 from edgeasr.cli.signals import StopSignals
 from edgeasr.cli.terminal import print_note, write_out
+from edgeasr.wording import visible
 
 if TYPE_CHECKING:
     from edgeasr.firmware_bridge.messages import Transcript
@@ -67,7 +68,7 @@ def info(
         return
     for title, fields in answers.items():
         for name, value in fields.items():
-            write_out(f"{title} {name}: {value}\n")
+            write_out(f"{title} {name}: {visible(value)}\n")
 
 
 @bridge.command()

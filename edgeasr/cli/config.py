@@ -19,6 +19,7 @@ from edgeasr.cli.configured import (
 from edgeasr.cli.terminal import write_out
 from edgeasr.errors import ConfigError
 from edgeasr.settings import PREFIX, check_variables, config_paths, nearest, read_files, shown
+from edgeasr.wording import visible
 
 config = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Which configuration files there are, and what is set by them."
@@ -43,7 +44,7 @@ def path(ctx: typer.Context, json: Json = False) -> None:
         files = [{"path": str(one), "exists": one.exists()} for one in paths]
         write_out(jsonlib.dumps({"files": files}) + "\n")
         return
-    write_out("".join(f"{one}{'' if one.exists() else '  (not there)'}\n" for one in paths))
+    write_out("".join(f"{visible(one)}{'' if one.exists() else '  (not there)'}\n" for one in paths))
 
 
 @config.command()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeasr.cli.terminal import StatusLine, write_out
+from edgeasr.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,4 +130,4 @@ def _report(tally: Tally, output: Path, began_s: float, *, json: bool) -> None:
         return
     write_out(f"Wrote {output}: {tally.utterances:,} utterances, {hours:.2f} h\n")
     for reason, count in tally.left_out.most_common():
-        write_out(f"left out {count:,}: {reason} (such as {tally.examples[reason]})\n")
+        write_out(f"left out {count:,}: {reason} (such as {visible(tally.examples[reason])})\n")

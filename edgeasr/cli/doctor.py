@@ -12,6 +12,7 @@ import typer
 
 from edgeasr.cli.options import Model, Store
 from edgeasr.cli.terminal import StatusLine, write_out
+from edgeasr.wording import visible
 
 if TYPE_CHECKING:
     from edgeasr.devices.doctor.examination import Result
@@ -81,7 +82,7 @@ def _text(result: Result) -> str:
     indent = sum(_COLUMNS)
     cells = (result.status, result.group, result.name)
     head = "".join(f"{cell:{width}}" for cell, width in zip(cells, _COLUMNS, strict=True))
-    texts = [result.found] + ([f"-> {result.fix}"] if result.fix else [])
+    texts = [visible(result.found)] + ([f"-> {visible(result.fix)}"] if result.fix else [])
     lines = [line for text in texts for line in textwrap.wrap(text, _WIDTH - indent, break_on_hyphens=False)]
     return "".join(f"{'' if number else head:{indent}}{line}\n" for number, line in enumerate(lines))
 

@@ -37,6 +37,7 @@ from edgeasr.cli.terminal import StatusLine, write_out
 from edgeasr.errors import AudioFormatError, DeviceError
 from edgeasr.service.notify import ServiceManager
 from edgeasr.service.watchdog import Watchdog, WatchedStop
+from edgeasr.wording import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,7 +160,7 @@ def listen(
         settle()
         manager.ready(f"listening to {audio.name}")
         if status.enabled:
-            print(f"Listening to {audio.name}, Ctrl-C to end", file=sys.stderr)
+            print(f"Listening to {visible(audio.name)}, Ctrl-C to end", file=sys.stderr)
         try:
             events = _events(recognizer, audio, bridge, stop, check)
             if memory:

@@ -109,7 +109,7 @@ def _print(report: dict[str, Any], *, json: bool) -> None:
     from edgeasr.cli.profile_table import profile_table
     from edgeasr.profile.tables import sections
 
-    write_out(profile_table(sections(report)))
+    write_out(profile_table(sections(report)), styled=True)
 
 
 def _print_comparison(first: Path, second: Path, *, json: bool) -> None:

@@ -7,6 +7,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self, TextIO
 
+from edgeasr.wording import visible
+
 if TYPE_CHECKING:
     from edgeasr.capture.level import Level
 
@@ -16,22 +18,29 @@ _USUAL_WIDTH = 80
 _LEVEL_EVERY_S = 0.1
 
 
-def write_out(text: str) -> None:
-    """Results, seen at once also through a pipe."""
+def write_out(text: str, *, styled: bool = False) -> None:
+    """Results, seen at once also through a pipe. What could rule a terminal is escaped, as in JSON.
+
+    styled: where it is meant to
+    """
     if text:
-        sys.stdout.write(text)
+        sys.stdout.write(text if styled else visible(text, but="\n\t", kinds=("Cc", "Cs")))
         sys.stdout.flush()
 
 
 def print_error(message: object) -> None:
     """One line on standard error."""
-    print("edgeasr: error:", " ".join(str(message).splitlines()), file=sys.stderr)
+    print("edgeasr: error:", _line(str(message)), file=sys.stderr)
 
 
 def print_note(message: str) -> None:
     """One line on standard error that is no error; a line that is being rewritten makes room."""
     erase = _ERASE_LINE if sys.stderr.isatty() else ""
-    print(f"{erase}edgeasr: {' '.join(message.splitlines())}", file=sys.stderr)
+    print(f"{erase}edgeasr: {_line(message)}", file=sys.stderr)
+
+
+def _line(message: str) -> str:
+    return visible(" ".join(message.splitlines()))
 
 
 class StatusLine:

@@ -36,6 +36,7 @@ from edgeasr.cli.own_word_options import DictionaryFile, GrammarFile, GrammarThr
 from edgeasr.cli.remember import remembering
 from edgeasr.cli.terminal import StatusLine, print_error, write_out
 from edgeasr.errors import EdgeasrError
+from edgeasr.wording import visible
 
 if TYPE_CHECKING:
     from edgeasr.audio import AudioBlock, AudioSource
@@ -152,7 +153,7 @@ class _Output:
             with self.path(self.folder, file).open("w", encoding="utf-8") as stream:
                 yield stream.write
         elif self.prefixed and self.format == "text":
-            yield lambda text: write_out(text and f"{file}: {text}")
+            yield lambda text: write_out(text and f"{visible(file)}: {text}")
         else:
             yield write_out
 
