@@ -1,5 +1,6 @@
 """The table that `make targets` writes; what it measures is not measured here."""
 
+import json
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
@@ -48,6 +49,56 @@ def test_bounds_of_int8(rows):
         "litert-int8 has 31.0% of the size of fp32",
         "a chunk of litert-int8 takes 1.1 of the time of onnx-int8",
     ]
+
+
+@pytest.fixture
+def said(monkeypatch, tmp_path, rows):
+    """Programs are not run: what each was asked, and canned answers. ExecuTorch's environment is not set up."""
+    asked = []
+
+    def run(program, environment, *arguments):
+        asked.append((environment, *map(str, arguments)))
+        kinds = [word.removeprefix("--artefact=") for word in asked[-1] if word.startswith("--artefact=")]
+        named = [word for word in asked[-1] if word in KINDS]
+        if "tensorrt-int8" in kinds and len(kinds) > 1:
+            return SimpleNamespace(returncode=2, stderr="edgeasr: error: no scales\n")
+        answers = {
+            "export": {"artefacts": [rows[0].exported | {"size_mb": 5.0 if "int8" in k else 20.0} for k in kinds]},
+            "evaluate": rows[0].heard,
+        }
+        in_turns = {key: [1.0] * len(named) for key in ("least_ms", "median_ms", "least_over_first")}
+        return SimpleNamespace(returncode=0, stdout=json.dumps(answers.get(asked[-1][1], in_turns)))
+
+    inside = targets.main.__globals__
+    (tmp_path / "targets.md").write_text(targets.BEGIN + targets.END)
+    monkeypatch.setitem(inside, "run", run)
+    monkeypatch.setitem(inside, "PAGE", tmp_path / "targets.md")
+    monkeypatch.setitem(inside, "TFLITE", ".venv/no-such")
+    monkeypatch.setitem(
+        inside, "environment_of", lambda kind: ".venv-no-such" if kind.extra == "executorch-export" else ".venv"
+    )
+    return SimpleNamespace(asked=asked, page=tmp_path / "targets.md")
+
+
+def test_every_kind_has_a_row_and_one_that_is_refused_is_tried_alone(said, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["targets.py"])
+    targets.main()
+    lines = [line for line in said.page.read_text().splitlines() if line.startswith("| `")]
+    assert [line.split("`")[1] for line in lines] == list(KINDS)
+    assert [line.split("`")[1] for line in lines if "not run" in line] == ["executorch-fp32", "executorch-int8"]
+    assert "not run: `make no-such` was not run" in lines[list(KINDS).index("executorch-int8")]
+    assert sum("export" in command for command in said.asked) == 1 + len(KINDS) - 2
+    assert sum("evaluate" in command for command in said.asked) == len(KINDS) - 2
+    calibrated = [command for command in said.asked if "--calibration" in command]
+    assert len(calibrated) == 2
+
+
+def test_a_short_run_is_only_printed(said, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["targets.py", "--limit", "3"])
+    targets.main()
+    assert said.page.read_text() == targets.BEGIN + targets.END
+    assert "| `onnx-int8` |" in capsys.readouterr().out
+    assert all(command[-2:] == ("--limit", "3") for command in said.asked if "evaluate" in command)
 
 
 def test_boards_under_emulation_are_those_whose_test_passed(rows, monkeypatch, tmp_path):
