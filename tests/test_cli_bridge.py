@@ -100,7 +100,7 @@ class TestListen:
             (("--source", "tcp://nowhere"), 2, "want a host and a port"),
             (("--source", "tcp-listen://127.0.0.1:0?codec=mp3"), 2, "got codec=mp3 in the source"),
             (("--source", "tcp://[::1"), 2, "Invalid IPv6 URL"),
-            (("--source", "udp://127.0.0.1:9000"), 2, "want one of serial://"),
+            (("--source", "udp://127.0.0.1:9000"), 2, "got source 'udp://127.0.0.1:9000', wanted mic, a file, -,"),
             (("--source", "tcp://127.0.0.1:1?codec=mp3"), 2, "got codec=mp3 in the source"),
             (("--source", "pty:/dev/null"), 3, "/dev/null is no terminal"),
             (("--source", "pty:", "--real-time"), 2, "--real-time is for --source FILE"),
