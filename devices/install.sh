@@ -6,8 +6,8 @@
 # FOLDER is ~/edgeasr unless given. PIP OPTIONs go to `pip install`: --no-index --find-links WHEELS without a network.
 # INSTALL_PACKAGE is what pip installs: the source tree that this lies in unless set, `edgeasr` where it lies in none;
 # a path to a wheel, say, or edgeasr[litert].
-# INSTALL_MODEL is the bundle to hear the clip with: the one that comes along unless set. A system of 32 bits needs one
-# that was exported with --target tflite-armv7.
+# INSTALL_MODEL is the bundle to hear the clip with: the one that comes along unless set. 32-bit Bookworm needs one that
+# was exported with --target tflite-armv7.
 set -eu
 
 usage() {
@@ -42,10 +42,7 @@ command -v apt-get >/dev/null || fail 'got a system without apt-get, wanted Rasp
 # Programs of 32 bits may run on a kernel of 64: what counts is dpkg's architecture.
 architecture=$(dpkg --print-architecture)
 case $architecture in
-    arm64 | amd64) ;;
-    armhf)
-        [ -n "${INSTALL_MODEL-}" ] ||
-            fail 'got no INSTALL_MODEL on a system of 32 bits, wanted a model that was exported for tflite-armv7, or 64 bits' ;;
+    arm64 | amd64 | armhf) ;;
     *) fail "got a system of $architecture, wanted arm64, amd64 or armhf: there are no packages for others" ;;
 esac
 
@@ -62,15 +59,19 @@ packages="$(basename "$python")-venv libportaudio2"
 system_packages=''
 as_32_bits=''
 if [ "$architecture" = armhf ]; then
-    [ "$version" = 3.11 ] ||
-        fail "got Python $version on a system of 32 bits, wanted 3.11, for which tflite-runtime is made: take Bookworm"
     # PyPI has no wheels of numpy and cffi for it: Debian's are used, and libraries where wheels bring their own.
     packages="$packages python3-numpy python3-cffi libsndfile1 libsoxr0"
     system_packages=--system-site-packages
-    case $package in
-        *']') ;;
-        *) package="${package}[tflite]" ;;
-    esac
+    if [ "$version" = 3.11 ]; then
+        [ -n "${INSTALL_MODEL-}" ] ||
+            fail 'got no INSTALL_MODEL on 32 bits with Python 3.11, wanted a model exported for tflite-armv7, or Trixie'
+        case $package in
+            *']') ;;
+            *) package="${package}[tflite]" ;;
+        esac
+    else
+        packages="$packages python3-onnxruntime" # Debian has it since Trixie, PyPI never had
+    fi
     # pip asks the kernel what it runs on, and one of 64 bits would not say 32.
     [ "$(uname -m)" != aarch64 ] || as_32_bits='setarch linux32'
 fi

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -96,6 +96,15 @@ PI_32 = Board(
     tags=("manylinux2014_armv7l", *(f"manylinux_2_{minor}_armv7l" for minor in (17, 31, 34, 35, 36))),
     packages="libsndfile1 libsoxr0 python3-cffi python3-numpy",
     alone=(*wanted("sounddevice", "soundfile"), *wanted("tflite-runtime", extra="tflite")),
+)
+
+PI_32_TRIXIE = replace(
+    PI_32,
+    name="trixie-armhf",
+    suite="trixie",
+    python="3.13",
+    packages=f"{PI_32.packages} python3-onnxruntime",
+    alone=wanted("sounddevice", "soundfile"),
 )
 
 # Identification registers of the cores, as a kernel shows them.
@@ -211,7 +220,7 @@ def make(board: Board) -> None:
 
 
 def _extract(board: Board) -> None:
-    """Packages are unpacked and not configured: of that, programs need the libraries' cache and two alternatives."""
+    """Packages are unpacked and not configured: programs need the libraries' cache, two alternatives, certificates."""
     hook = "/usr/share/mmdebstrap/hooks/merged-usr"
     packages = ",".join(f"{_SYSTEM} {board.packages}".split())
     options = ("--variant=extract", "--skip=check/qemu", f"--architectures={board.architecture}", f"--hook-dir={hook}")
@@ -220,6 +229,11 @@ def _extract(board: Board) -> None:
     for name in ("blas", "lapack"):
         for library in board.root.glob(f"usr/lib/*/{name}/lib{name}.so.3"):
             (library.parents[1] / library.name).symlink_to(f"{name}/{library.name}")
+    # Newer pips load certificates, although they ask nobody here.
+    if certificates := sorted(board.root.glob("usr/share/ca-certificates/**/*.crt")):
+        joined = board.root / "etc" / "ssl" / "certs" / "ca-certificates.crt"
+        joined.parent.mkdir(parents=True, exist_ok=True)
+        joined.write_bytes(b"".join(path.read_bytes() for path in certificates))
     for name in ("dev", "proc", "sys"):
         (board.root / name).mkdir(exist_ok=True)
     done = run(board, board.cores[0], ["/sbin/ldconfig"])
@@ -257,7 +271,7 @@ def main() -> None:
     """Make every root that is missing."""
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
         sys.exit(f"emulated_board.py: not installed: {', '.join(missing)}: apt-get install mmdebstrap util-linux dpkg")
-    for board in (PI_64, PI_32):
+    for board in (PI_64, PI_32, PI_32_TRIXIE):
         make(board)
     make_tflite_here()
 

@@ -16,7 +16,8 @@ import soxr
 from edgeasr.bundle import Bundle, default_bundle, replace_in_bundle
 
 emulated_board = SimpleNamespace(**run_path(str(Path(__file__).with_name("emulated_board.py"))))
-PI_64, PI_32, run = emulated_board.PI_64, emulated_board.PI_32, emulated_board.run
+PI_64, PI_32, PI_32_TRIXIE = emulated_board.PI_64, emulated_board.PI_32, emulated_board.PI_32_TRIXIE
+run = emulated_board.run
 
 LITE_KINDS = ("litert-int8", "tflite-int8", "onnx-fp32")
 BUILT_FROM = ("pyproject.toml", "README.md", "LICENSE", "edgeasr", "converters", "firmware_bridge", "devices")
@@ -222,6 +223,13 @@ def test_other_rates_are_heard_without_the_package_soxr(pi_32, tflite_model, tfl
     here = heard_here([fast_clip], tflite_model, tflite_python)
     assert "it was the first time" in here
     assert heard_there(PI_32, PI_32.cores[0], pi_32.home, [fast_clip], tflite_model) == here
+
+
+def test_32_bits_of_trixie_hear_the_clip_with_debians_onnx_runtime(wheel, tmp_path):
+    done = install(PI_32_TRIXIE, wheel, tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert (tmp_path / "apt-get").read_text().split()[-1] == "python3-onnxruntime"
+    assert WORDS in done.stdout
 
 
 def test_doctor_of_32_bits_misses_nothing_that_is_not_made_for_them(pi_32, tflite_model):
