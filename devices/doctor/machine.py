@@ -63,7 +63,10 @@ def system(
         there = installed_runtimes() if runtimes is None else runtimes
         if there:
             return Finding("ok", f"{text}: models run on {' and '.join(there)}")
-        fix = "install a 64-bit system, or pip install 'edgeasr[tflite]' and a model for tflite-armv7; Trixie has python3-onnxruntime"
+        fix = (
+            "install a 64-bit system, or pip install 'edgeasr[tflite]' and take a model exported for tflite-armv7; "
+            "Trixie has python3-onnxruntime"
+        )
         return Finding("fail", f"{text}: nothing there runs models", fix)
     if machine not in ("aarch64", "arm64", "x86_64", "AMD64"):
         return Finding("warn", text, "packages of ONNX Runtime are known for aarch64 and x86_64")
