@@ -1,6 +1,7 @@
 import gzip
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from runpy import run_path
@@ -159,8 +160,21 @@ def test_a_folder_of_recordings_and_texts_becomes_a_manifest(tmp_path):
     assert left_out == {"no text for an audio file": 1, "no audio file for a text": 1}
 
 
+def test_a_name_that_is_no_text_is_found_again(tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for name in (b"\xff.wav", b"new\nline.wav"):
+        path = folder / os.fsdecode(name)
+        soundfile.write(os.fsencode(path), noise(0.5), RATE_HZ)
+        path.with_suffix(".txt").write_text("off")
+    (folder / os.fsdecode(b"\xff\t.txt")).write_text("by nobody")
+    import_corpus(open_source(str(folder)), tmp_path / "own.jsonl", tmp_path, left_out=tmp_path / "left-out.tsv")
+    assert all(utterance.path.is_file() for utterance in read_manifest(tmp_path / "own.jsonl"))
+    assert (tmp_path / "left-out.tsv").read_text() == f"no audio file for a text\t{folder}/\\udcff\\t.txt\n"
+
+
 def cut(path: Path, **fields):
-    """A cut as lhotse 1.31 writes it."""
+    """A cut as lhotse 1.33 writes it."""
     source = {"type": "file", "channels": [0, 1], "source": str(path)}
     held = {"id": "r", "sources": [source], "sampling_rate": RATE_HZ, "num_samples": 48000, "duration": 3.0}
     supervision = {"id": "s", "recording_id": "r", "start": 0.0, "duration": 1.0, "channel": 1, "text": "a b"}

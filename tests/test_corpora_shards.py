@@ -62,6 +62,21 @@ def test_shards_give_back_what_was_put_in(corpus, shards):
     assert listed.words == {"b", *("a" * (i + 1) for i in range(COUNT))}
 
 
+def test_files_of_every_kind_stay_as_they_are(tmp_path):
+    kinds = {"flac": "PCM_16", "wav": "PCM_16", "mp3": "MPEG_LAYER_III", "ogg": "VORBIS", "opus": "OPUS"}
+    for i, (suffix, subtype) in enumerate(kinds.items()):
+        samples, container = np.random.default_rng(i).uniform(-0.5, 0.5, 12_000), suffix.replace("opus", "ogg").upper()
+        soundfile.write(tmp_path / f"{suffix}.{suffix}", samples, RATE_HZ, format=container, subtype=subtype)
+        (tmp_path / f"{suffix}.txt").write_text(suffix.replace("3", "three"))
+    write_shards(open_source(str(tmp_path)), tmp_path / "shards", 1)
+    (shard,) = find_shards(["shards"], tmp_path).shards
+    contents = {sample.audio for sample in shard.samples()}
+    assert contents == {(tmp_path / f"{suffix}.{suffix}").read_bytes() for suffix in kinds}
+    with tarfile.open(shard.path) as archive:
+        suffixes = {Path(name).suffix for name in archive.getnames()}
+    assert suffixes == {".flac", ".wav", ".mp3", ".ogg", ".json"}  # Opus is in Ogg
+
+
 def test_the_order_in_shards_is_a_function_of_the_seed(corpus):
     def names(seed):
         return [found.name for found in shuffled([str(corpus)], Reading(), seed)]

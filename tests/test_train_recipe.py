@@ -101,7 +101,7 @@ def test_paths_start_from_the_working_directory(tmp_path, monkeypatch):
         ("[dat]\ntrain = []", "unknown table [dat]: known tables are augment, data, features, model, optimizer, run"),
         ("steps = 5\n" + LEAST, "unknown table [steps]"),
         ("run = 5\n" + LEAST, "run is 5: wanted a table, [run]"),
-        (LEAST + "[run]\nstep = 1", "[run] unknown key 'step' in RunConfig: known keys are chunk_frames, directory"),
+        (LEAST + "[run]\nstep = 1", "[run] unknown key 'step' in RunConfig: known keys are chunk_frames, device, directory"),
         (LEAST + "[model]\nwidth = 1", "[model] unknown key 'width' in EncoderConfig"),
         (LEAST + '[model]\npreset = "huge"', "[model] unknown preset 'huge': known presets are nano, tiny, small"),
         (LEAST + "[model]\npreset = [1]", "[model] unknown preset '[1]'"),
@@ -216,3 +216,34 @@ def test_the_recipe_of_sequences_goes_on_where_the_other_ends(repository):
     assert second.data.sources == first.data.sources
     assert (first.optimizer.crf_weight, second.optimizer.crf_weight) == (0.0, 0.9)
     assert second.directory != first.directory
+
+
+@pytest.mark.parametrize("name", ["librispeech-960", "common-voice"])
+def test_the_recipes_of_large_corpora_are_valid(repository, name):
+    recipe = Recipe.load(repository / "edgeasr" / "recipes" / f"{name}.toml")
+    data = recipe.data
+    assert (data.train, data.session_s, recipe.run.device) == ((), 0.0, "cuda")
+    # On eight GPUs a process still draws its batch from a buffer of many.
+    assert data.buffer_s > 10 * data.batch_s / 8 > 10 * data.max_duration_s / 8
+    assert recipe.run.loaders > 0
+    assert recipe.model.phone_vocabulary_size == len(PHONES)
+    assert {source["licence"] for source in data.sources} <= {"CC-BY-4.0", "CC0-1.0", "BSD-2-Clause"}
+    preparations = (repository / "docs" / "training.md").read_text()
+    for path in (data.dictionary, *data.shards):
+        assert path in preparations
+
+
+def test_the_recipe_for_a_folder_goes_on_from_the_shipped_model(repository):
+    torch = pytest.importorskip("torch", reason="training needs the extra `train`")
+    from edgeasr.train.checkpoint import Checkpoint, default_checkpoint
+    from edgeasr.train.loop import Trainer
+
+    recipe = Recipe.load(repository / "edgeasr" / "recipes" / "folder.toml")
+    shipped = default_checkpoint()
+    assert recipe.tokenizer.tokens == Checkpoint.load(shipped).tokens
+    trainer = Trainer(recipe)
+    trainer._take_weights(shipped)
+    weights = Checkpoint.load(shipped).weights
+    assert all(torch.equal(trainer.encoder.state_dict()[name], tensor.float()) for name, tensor in weights.items())
+    preparations = (repository / "docs" / "training.md").read_text()
+    assert all(path in preparations for path in (*recipe.data.train, *recipe.data.dev, recipe.data.dictionary))

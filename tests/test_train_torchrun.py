@@ -89,6 +89,7 @@ def test_two_nodes_of_torchrun_train_as_two_processes_do(recipe, tmp_path):
     assert [node.returncode for node in nodes] == [0, 0], said
     assert "2 processes, step 0" in said[0][0]
     assert "Trained to step 4" in said[0][0]
+    assert said[1][0] == ""
     here = (sys.executable, "-m", "edgeasr.cli.main", "train", str(recipe("here")), "--processes", "2")
     assert subprocess.run(here, env=environment, check=False, capture_output=True).returncode == 0
     a, b = (load_tensors(tmp_path / name / "resume.safetensors")[0] for name in ("torchrun", "here"))

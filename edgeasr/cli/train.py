@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -50,8 +51,11 @@ def train(
         from edgeasr.train.recipe import Recipe
 
     chosen = Recipe.load(recipe).with_options(processes=processes, steps=steps)
+    # Of the processes that torchrun started, one speaks.
+    leads = os.environ.get("RANK", "0") == "0"
     going_on = (chosen.directory / RESUME).exists()
-    write_out(f"{'Going on with' if going_on else 'Writing to'} {chosen.directory}\n")
+    if leads:
+        write_out(f"{'Going on with' if going_on else 'Writing to'} {chosen.directory}\n")
     display = _Display()
     with StopSignals(_announce_stop) as stop:
         try:
@@ -59,7 +63,8 @@ def train(
                 outcome = train_recipe(chosen, display.report, init, display.watch, lambda: stop.requested)
         except KeyboardInterrupt:
             outcome = None
-    _conclude(chosen, outcome, display.saved_step)
+    if leads:
+        _conclude(chosen, outcome, display.saved_step)
     if outcome is None or not outcome.finished:
         raise typer.Exit(128 + (stop.number or signal.SIGINT))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import soundfile
 from edgeasr.corpora.source import Found, LeftOut
 from edgeasr.tokenizer import normalize_text
 
-SUFFIXES = {"FLAC": "flac", "WAV": "wav", "WAVEX": "wav", "MPEG": "mp3", "OGG": "ogg"}
+SUFFIXES = {"FLAC": "flac", "WAV": "wav", "WAVEX": "wav", "MP3": "mp3", "OGG": "ogg"}
 
 # A duration may be rounded, or leave out what a codec pads.
 SLACK_S = 1.0
@@ -44,7 +45,7 @@ def checked(found: Found) -> Checked | LeftOut:
     if reason:
         return LeftOut(found.name, reason)
     try:
-        info = soundfile.info(io.BytesIO(found.audio) if isinstance(found.audio, bytes) else found.audio)
+        info = soundfile.info(openable(found.audio))
     except (OSError, soundfile.LibsndfileError):
         missing = isinstance(found.audio, Path) and not found.audio.is_file()
         return LeftOut(found.name, "no audio file for a text" if missing else "audio that cannot be read")
@@ -85,6 +86,14 @@ def _without_needless_cut(found: Found, whole_s: float, channels: int) -> Found:
     return Found(found.name, found.audio, found.text, found.speaker, found.source, found.start_s, duration_s, channel)
 
 
+def openable(audio: Path | bytes) -> io.BytesIO | Path | bytes:
+    """What soundfile opens for a file or the content of one: names that are no text it takes as bytes only."""
+    if isinstance(audio, bytes):
+        return io.BytesIO(audio)
+    name = os.fsencode(audio)
+    return audio if str(audio).encode(errors="replace") == name else name
+
+
 def audio_file(utterance: Checked) -> tuple[bytes, str] | LeftOut:
     """The audio as the content of a file of its own, and that file's suffix; decoded once, to know that it is whole.
 
@@ -92,18 +101,15 @@ def audio_file(utterance: Checked) -> tuple[bytes, str] | LeftOut:
     """
     found = utterance.found
     try:
-        content = found.audio if isinstance(found.audio, bytes) else None
         if utterance.is_whole and utterance.format in SUFFIXES:
-            content = content or Path(str(found.audio)).read_bytes()
+            content = found.audio if isinstance(found.audio, bytes) else found.audio.read_bytes()
             samples, rate_hz = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
             if differs(len(samples) / rate_hz, utterance.duration_s):
                 return LeftOut(found.name, "audio of another length than is said")
             return content, SUFFIXES[utterance.format]
         start = round(found.start_s * utterance.sample_rate_hz)
         count = round(utterance.duration_s * utterance.sample_rate_hz)
-        samples, rate_hz = soundfile.read(
-            io.BytesIO(content) if content else found.audio, count, start, dtype="float32", always_2d=True
-        )
+        samples, rate_hz = soundfile.read(openable(found.audio), count, start, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError):
         return LeftOut(found.name, "audio that cannot be decoded")
     if len(samples) < count - _CUT_SLACK_S * rate_hz or not len(samples):

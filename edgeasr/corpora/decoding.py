@@ -10,7 +10,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
-from edgeasr.corpora.checking import differs
+from edgeasr.corpora.checking import differs, openable
 from edgeasr.errors import AudioFormatError, ManifestError
 
 
@@ -22,7 +22,8 @@ def decode(file: Path | BinaryIO, name: object, said_s: float, sample_rate_hz: i
     raises: AudioFormatError for what cannot be decoded; ManifestError for audio of another length
     """
     try:
-        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+        opened = openable(file) if isinstance(file, Path) else file
+        samples, rate = soundfile.read(opened, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError) as error:
         raise AudioFormatError(f"cannot read {name}: {error}: mend the file or leave it out") from error
     if not np.isfinite(samples).all():

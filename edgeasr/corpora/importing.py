@@ -14,6 +14,7 @@ from typing import TextIO
 from edgeasr.corpora.checking import Checked, audio_file, checked
 from edgeasr.corpora.source import LeftOut, Source
 from edgeasr.errors import ManifestError
+from edgeasr.wording import visible
 
 Watch = Callable[["Tally"], None]  # hears after every utterance
 
@@ -37,7 +38,7 @@ class Tally:
         self.left_out[left.reason] += 1
         self.examples.setdefault(left.reason, left.name)
         if names:
-            names.write(f"{left.reason}\t{left.name}\n")
+            names.write(f"{left.reason}\t{visible(left.name)}\n")
 
     def require_some(self) -> None:
         """raises: ManifestError where nothing was taken"""
@@ -70,7 +71,7 @@ def import_corpus(
             if isinstance(row, LeftOut):
                 tally.leave(row, names)
                 continue
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+            lines.write(json.dumps(row) + "\n")
             tally.take(utterance.duration_s)
             if watch:
                 watch(tally)

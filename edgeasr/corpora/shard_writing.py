@@ -63,7 +63,7 @@ class _Writer:
     def add(self, utterance: Checked, audio: bytes, suffix: str) -> None:
         said = {"text": utterance.text, "duration": round(utterance.duration_s, 4)}
         said |= {"speaker": utterance.found.speaker, "source": utterance.found.source}
-        described = json.dumps(said, ensure_ascii=False).encode()
+        described = json.dumps(said).encode()
         size = sum(_in_tar(len(content)) for content in (audio, described))
         if self._archive and self._archive.offset + size > self._limit_bytes:
             self._close()
