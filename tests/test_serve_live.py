@@ -397,6 +397,22 @@ def test_what_is_not_understood_is_refused_in_words(said, text):
     assert (closed, num_streams) == (aiohttp.WSMsgType.CLOSE, 0)
 
 
+@pytest.mark.parametrize("start", [None, {"source": "browser", "rate": RATE_HZ}, {"source": "device"}])
+def test_a_message_over_the_limit_is_refused_in_words(start):
+    async def talk(socket, hub):
+        if start is not None:
+            await begin(socket, **start)
+        await socket.send_bytes(bytes(5001))
+        messages = await told(socket, last=("error",))
+        closed = await socket.receive()
+        while hub.num_streams:
+            await asyncio.sleep(0.01)
+        return messages[-1], closed.data
+
+    text = "got a message of more than 5000 bytes, wanted at most that: send it in parts"
+    assert conversation(talk, max_message_bytes=5000) == ({"type": "error", "code": "malformed", "text": text}, 1009)
+
+
 def test_a_full_server_says_so():
     async def talk(socket, hub):
         async with hub.stream("other"):
@@ -405,7 +421,7 @@ def test_a_full_server_says_so():
     answer = conversation(talk, max_streams=1)
     assert (answer["code"], answer["text"]) == (
         "full",
-        "the server hears 1 streams, as many as it takes: try again later",
+        "the server hears 1 stream, as many as it takes: try again later",
     )
 
 

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import struct
 from pathlib import Path
 from runpy import run_path
 
@@ -201,15 +202,64 @@ def test_a_server_that_stops_gives_the_last_words():
     assert conversation(talk) == ("abc", 1001, "the server is stopping")
 
 
-def test_a_message_over_the_limit_closes_the_connection():
+TOO_MUCH = "got a message of more than 5000 bytes, wanted at most that: send it in parts"
+
+
+def test_a_message_over_the_limit_is_refused():
     async def talk(client, server):
         await client.socket.send_bytes(bytes(5001))
-        closing = await client.socket.receive()
+        answer, closing = await client.socket.receive_json(), await client.socket.receive()
         while server.hub.num_streams:
             await asyncio.sleep(0.01)
-        return closing.data, server.metric("edgeasr_closed_total", reason="malformed")
+        return answer, closing.data, closing.extra, server.metric("edgeasr_closed_total", reason="malformed")
 
-    assert conversation(talk, max_message_bytes=5000) == (1009, 1)
+    assert conversation(talk, max_message_bytes=5000) == ({"error": TOO_MUCH}, 1009, TOO_MUCH, 1)
+
+
+def test_who_sends_all_of_a_message_before_reading_is_told_too():
+    """Where a connection is closed before all was read, TCP drops what was answered."""
+
+    async def talk():
+        async with served(max_message_bytes=5000) as server:
+            reader, writer = await upgraded(server.port)
+            size = 4 << 20
+            writer.write(struct.pack(">BBQI", 0x82, 0xFF, size, 0) + bytes(size))
+            await writer.drain()
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+    answer = run(talk())
+    text = json.dumps({"error": TOO_MUCH}).encode()
+    assert (
+        answer
+        == bytes([0x81, len(text)]) + text + struct.pack(">BBH", 0x88, len(TOO_MUCH) + 2, 1009) + TOO_MUCH.encode()
+    )
+
+
+def test_what_is_no_message_is_refused():
+    async def talk():
+        async with served() as server:
+            reader, writer = await upgraded(server.port)
+            writer.write(b"\xff\xff")
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+    answer = run(talk())
+    assert b'{"error": "got what is no message of a web socket (Received frame with non-zero reserved bits)' in answer
+    assert struct.pack(">H", 1002) in answer
+
+
+async def upgraded(port):
+    """A connection that has become a web socket."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
 
 
 def test_who_goes_away_leaves_a_place():

@@ -194,6 +194,8 @@ def _reason(socket: Socket) -> str:
 
 
 def _raise_if_gone(socket: Socket) -> None:
+    if socket.fault:
+        raise LiveError(socket.fault)
     if socket.ended_by in ("client", "malformed"):
         raise ConnectionResetError("the page went away")
 
@@ -203,6 +205,8 @@ async def _order(socket: Socket) -> dict[str, Any] | None:
     message = await socket.receive()
     if isinstance(message, bytes):
         raise LiveError("got sound, wanted start with the source browser before")
+    if message is None and socket.fault:
+        raise LiveError(socket.fault)
     return None if message is None else _parsed(message)
 
 

@@ -91,6 +91,8 @@ class _Conversation:
         if self._socket.ended_by not in ("client", "malformed"):
             self._stream.finish()
             await self._socket.send(self._result(await self._stream.heard()))
+        if self._socket.fault:
+            await self._socket.send({"error": self._socket.fault})
         return self._socket.farewell
 
     def _is_eof(self, text: str) -> bool:
