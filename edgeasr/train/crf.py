@@ -126,7 +126,7 @@ def crf_loss(emitted: Tensor, frames: Tensor, phones: Tensor, lengths: Tensor, d
     """
     missed = F.ctc_loss(emitted.transpose(0, 1), phones, frames, lengths, reduction="none", zero_infinity=True)
     spoken = [ids[:length] for ids, length in zip(phones.tolist(), lengths.tolist(), strict=True)]
-    expected = torch.tensor([denominator.graph.log_prob(ids) for ids in spoken]).to(emitted)
+    expected = emitted.new_tensor([denominator.graph.log_prob(ids) for ids in spoken])
     # A phone that comes twice in a row needs a blank between.
     needed = torch.tensor([len(ids) + sum(a == b for a, b in pairwise(ids)) for ids in spoken]).to(frames)
     losses = log_sum(emitted, frames, denominator) + missed - expected

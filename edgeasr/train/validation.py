@@ -48,7 +48,8 @@ class DevSet:
 @torch.no_grad()
 def word_error_rate(encoder: Encoder, dev: DevSet, tokenizer: Tokenizer, place: Place, bf16: bool) -> float:
     """Greedy, over a share of the manifest in each process; the same in all of them."""
-    counts, device = ErrorCounts(), encoder.feature_mean.device
+    counts = ErrorCounts()
+    device = next((parameter.device for parameter in encoder.parameters()), torch.device("cpu"))
     mine = dev.rows()[place.rank :: place.world]
     order = sorted(mine, key=lambda row: sum(dev.utterances[i].duration_s for i in row))
     batch = 1 if dev.session_s else _BATCH
