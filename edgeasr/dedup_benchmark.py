@@ -12,7 +12,7 @@ from edgeasr.memory import Admission, Decision, MemoryPolicy
 from edgeasr.memory_policies import everything
 from edgeasr.model import AcousticModel
 from edgeasr.recognizer import Recognizer
-from edgeasr.sessions import Session, sessions
+from edgeasr.sessions import PAUSE_S, Session, sessions
 
 LONGEST_SESSION_S = 600.0
 HOUR_S = 3600.0
@@ -78,9 +78,14 @@ def speaker_sessions(utterances: Sequence[Utterance]) -> list[Session]:
 
 
 def hour_with_pauses(utterances: Sequence[Utterance]) -> list[Session]:
-    """All utterances as one recording of an hour, with pauses as long as that takes (half a second at least)."""
+    """All utterances as one recording of an hour, with pauses as long as that takes (half a second at least).
+
+    Of less than half an hour of speech it is shorter, so that half of it is speech: of much silence there is little to
+    store, whatever the memory does.
+    """
     spoken_s = sum(utterance.duration_s for utterance in utterances)
-    return [Session(tuple(utterances), max(0.5, (HOUR_S - spoken_s) / max(1, len(utterances) - 1)))]
+    length_s = min(HOUR_S, 2 * spoken_s)
+    return [Session(tuple(utterances), max(PAUSE_S, (length_s - spoken_s) / max(1, len(utterances) - 1)))]
 
 
 def _heard(

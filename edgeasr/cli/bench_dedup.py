@@ -31,8 +31,9 @@ def dedup(
 ) -> None:
     """Vectors stored and words missed with a deduplicated memory, beside one that stores every summary.
 
-    Heard are sessions of up to ten minutes of one speaker, and all utterances as one recording of an hour, with
-    pauses. Needs edgeasr[evaluate].
+    Heard are sessions of up to ten minutes of one speaker, and all utterances as one recording with pauses: of an hour,
+    or of less where otherwise more than half of it would be pauses. Each is heard twice: a minute of speech takes some
+    9 s of a processor (x86-64). Needs edgeasr[evaluate].
     """
     from edgeasr.dedup_benchmark import dedup as measure
     from edgeasr.dedup_benchmark import hour_with_pauses, speaker_sessions
@@ -61,7 +62,7 @@ def dedup(
 def _table(found: Mapping[str, Mapping[str, Any]]) -> str:
     from edgeasr.cli.columns import columns
 
-    names = {"sessions": "sessions of a speaker", "hour": "one hour with pauses"}
+    names = {"sessions": "sessions of a speaker", "hour": "one recording with pauses"}
     rows = [("", "minutes", "summaries", "stored", "merged", "skipped", "stored of all", "WER all", "WER")]
     for name, one in found.items():
         counts = (str(one[key]) for key in ("summaries", "stored", "merged", "skipped"))
