@@ -1,6 +1,7 @@
 # ruff: noqa: E402 - torch is looked for before the modules that import it
 import dataclasses
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,9 +24,8 @@ from edgeasr.train.processes import Place
 @pytest.fixture
 def recipe(toy_folder, tmp_path):
     """Recipe files of the language of tones in shards, one for each name."""
-    for part, table in enumerate(("train.jsonl", "dev.jsonl")):
-        source = shuffled([str(toy_folder / table)], Reading(), seed=1)
-        write_shards(source, tmp_path / f"shards{part}", 1)
+    for part in range(2):
+        write_shards(shuffled([str(toy_folder / "train.jsonl")], Reading(), part), tmp_path / f"shards{part}", 1)
 
     def written(name):
         path = tmp_path / f"{name}.toml"
@@ -57,6 +57,7 @@ def recipe(toy_folder, tmp_path):
             [run]
             directory = "{tmp_path / name}"
             log_every = 1
+            save_every = 1
             loaders = 1
         """)
         return path
@@ -96,6 +97,26 @@ def test_two_nodes_of_torchrun_train_as_two_processes_do(recipe, tmp_path):
     assert a.keys() == b.keys()
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_from_shards_that_is_killed_goes_on_bit_for_bit(recipe, tmp_path):
+    def command(name):
+        return (sys.executable, "-m", "edgeasr.cli.main", "train", str(recipe(name)))
+
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    assert subprocess.run(command("straight"), env=environment, check=False, capture_output=True).returncode == 0
+    with subprocess.Popen(command("killed"), stdout=subprocess.PIPE, text=True, env=environment) as run:
+        assert run.stdout is not None
+        assert any(line.startswith("step 2 of") for line in run.stdout)
+        run.kill()
+    assert run.returncode == -signal.SIGKILL
+    assert load_tensors(tmp_path / "killed" / "resume.safetensors")[0].keys()
+    again = subprocess.run(command("killed"), env=environment, check=False, capture_output=True, text=True)
+    assert again.returncode == 0
+    assert again.stdout.startswith("Going on with")
+    a, b = (load_tensors(tmp_path / name / "resume.safetensors")[0] for name in ("straight", "killed"))
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
 def test_without_a_gpu_for_each_process_training_on_gpus_is_refused(toy_recipe, tmp_path, monkeypatch):
