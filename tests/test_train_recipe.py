@@ -101,7 +101,10 @@ def test_paths_start_from_the_working_directory(tmp_path, monkeypatch):
         ("[dat]\ntrain = []", "unknown table [dat]: known tables are augment, data, features, model, optimizer, run"),
         ("steps = 5\n" + LEAST, "unknown table [steps]"),
         ("run = 5\n" + LEAST, "run is 5: wanted a table, [run]"),
-        (LEAST + "[run]\nstep = 1", "[run] unknown key 'step' in RunConfig: known keys are chunk_frames, device, directory"),
+        (
+            LEAST + "[run]\nstep = 1",
+            "[run] unknown key 'step' in RunConfig: known keys are chunk_frames, device, directory",
+        ),
         (LEAST + "[model]\nwidth = 1", "[model] unknown key 'width' in EncoderConfig"),
         (LEAST + '[model]\npreset = "huge"', "[model] unknown preset 'huge': known presets are nano, tiny, small"),
         (LEAST + "[model]\npreset = [1]", "[model] unknown preset '[1]'"),
