@@ -28,6 +28,10 @@ case ${1-} in
     '' | -*) folder=$HOME/edgeasr ;;
     *) folder=$1; shift ;;
 esac
+[ "$#" = 0 ] || case $1 in
+    -*) ;;
+    *) fail "got the words $folder and $1, wanted one folder and then options of pip: see --help" ;;
+esac
 tree=$(dirname "$0")/..
 if [ -n "${INSTALL_PACKAGE-}" ]; then
     package=$INSTALL_PACKAGE

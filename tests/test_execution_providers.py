@@ -8,7 +8,7 @@ import pytest
 from edgeasr.backends import load_graph
 from edgeasr.backends.choice import backends_of, chosen_artefact
 from edgeasr.backends.engine_cache import engine_folder, graph_sha256
-from edgeasr.errors import AcceleratorError, BundleError, ExtraMissingError, ProfileError
+from edgeasr.errors import AcceleratorError, BundleError, ConfigError, ExtraMissingError, ProfileError
 from edgeasr.profile.model_profile import profile_model
 from edgeasr.profile.onnx_reader import read_onnx
 from edgeasr.profile.onnx_writer import Node, Value, serialised
@@ -149,10 +149,18 @@ def test_a_gpu_gets_what_was_made_for_it(kinds, backend, chosen):
     assert chosen_artefact(bundle_of(*kinds), backend) == chosen
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime-cuda", "tensorrt", "tpu"])
+@pytest.mark.parametrize("backend", ["onnxruntime-cuda", "tensorrt", "litert-int8"])
 def test_what_no_artefact_is_for_is_refused(backend):
-    with pytest.raises(BundleError, match=f"has onnx-int8, none for backend '{backend}': choose one of these"):
+    message = f"has onnx-int8, which onnxruntime can run, and nothing for backend '{backend}'"
+    with pytest.raises(BundleError, match=message):
         chosen_artefact(bundle_of("onnx-int8"), backend)
+
+
+def test_a_backend_that_is_none_is_told_from_one_that_does_not_fit():
+    with pytest.raises(
+        ConfigError, match=r"got backend 'tpu', wanted one of .*tflite, torch, or an artefact .*: onnx-int8"
+    ):
+        chosen_artefact(bundle_of("onnx-int8"), "tpu")
     assert backends_of("other-fp32") == ()
 
 

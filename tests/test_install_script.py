@@ -112,3 +112,11 @@ def test_no_words_are_wrong_of_any_model(system, model):
     done, _ = system("arm64", "aarch64", heard="", **model)
     assert done.returncode == 2
     assert "heard ''" in done.stderr
+
+
+def test_several_folders_are_refused_before_anything_is_made(tmp_path, repository):
+    command = ("sh", repository / "devices" / "install.sh", tmp_path / "e", "w", "--no-index")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"got the words {tmp_path / 'e'} and w, wanted one folder" in done.stderr
+    assert not (tmp_path / "e").exists()

@@ -199,7 +199,7 @@ def test_a_backend_is_a_runtime_or_an_artefact(exported, backend, artefact):
 
 
 def test_an_artefact_that_is_not_there_is_refused(exported):
-    message = "has onnx-fp32, onnx-int8, none for backend 'litert': choose one of these or of onnxruntime"
+    message = "has onnx-fp32, onnx-int8, which .*onnxruntime.* can run, and nothing for backend 'litert': choose one"
     with pytest.raises(BundleError, match=message):
         AcousticModel(exported.bundle, backend="litert")
 

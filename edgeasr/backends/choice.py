@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeasr.bundle import Bundle
-from edgeasr.errors import BundleError
+from edgeasr.errors import BundleError, ConfigError
 
 # On an NVIDIA GPU. None of these is taken unless it is asked for: what it needs no package of ours brings.
 CUDA, ENGINES_OF_ONNXRUNTIME, ENGINES = "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"
@@ -32,8 +32,14 @@ def chosen_artefact(bundle: Bundle, backend: str | None) -> tuple[str, str]:
     that was made for it.
 
     backend: a backend, or an artefact; None for what the bundle's default artefact asks for
-    errors:  BundleError where none fits
+    errors:  ConfigError for what is neither, BundleError where none fits
     """
+    backends = sorted({runtime for found in _BACKENDS.values() for runtime in found})
+    if backend is not None and backend not in backends and not backends_of(backend):
+        raise ConfigError(
+            f"got backend {backend!r}, wanted one of {', '.join(backends)}, or an artefact of the bundle: "
+            f"{', '.join(sorted(bundle.artefacts))}"
+        )
 
     def rank(kind: str) -> tuple[bool, bool, str]:
         made_for_others = backend in ON_GPU and not kind.startswith("tensorrt-")
@@ -44,8 +50,8 @@ def chosen_artefact(bundle: Bundle, backend: str | None) -> tuple[str, str]:
     if not fitting:
         runtimes = sorted({runtime for kind in kinds for runtime in backends_of(kind)})
         raise BundleError(
-            f"bundle {bundle.path} has {', '.join(sorted(bundle.artefacts))}, none for backend {backend!r}: choose one "
-            f"of these or of {', '.join(runtimes)}, or export what is missing"
+            f"bundle {bundle.path} has {', '.join(sorted(bundle.artefacts))}, which {', '.join(runtimes)} can run, and "
+            f"nothing for backend {backend!r}: choose one of these, or export what is missing"
         )
     kind = fitting[0]
     return kind, str(backend) if backend in backends_of(kind) else backends_of(kind)[0]
