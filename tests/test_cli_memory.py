@@ -340,3 +340,12 @@ def test_a_picture_of_an_unknown_format_is_refused(talk):
     code, out, err = run("plot", talk, "--output", "memory.xyz")
     assert (code, out) == (2, "")
     assert "wanted a name that ends in .png, .svg, .pdf" in err
+
+
+def test_names_of_streams_rule_no_terminal(store):
+    with MemoryStore.open(store) as opened, opened.transaction():
+        opened.run("UPDATE streams SET name = ?", "a\n\x1b[2Jb")
+    for command in (("list",), ("show", "1"), ("search", "so it goes")):
+        out = run(*command, "--store", store).out
+        assert "a\\n\\u001b[2Jb" in out
+        assert "\x1b" not in out

@@ -294,7 +294,7 @@ def test_a_stream_more_than_there_may_be_is_refused():
 
     (code, text), later = run(both())
     assert code == "full"
-    assert text == "the server hears 1 streams, as many as it takes: try again later"
+    assert text == "the server hears 1 stream, as many as it takes: try again later"
     assert later == "abc de"
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from edgeasr.bundle import ARCHIVE_SUFFIX
 from edgeasr.cli.columns import columns
 
 if TYPE_CHECKING:
@@ -96,6 +95,7 @@ def counted_notes(fits: Iterable[BoardFit]) -> list[str]:
 def engine_notes(bundle: Bundle) -> list[str]:
     """How it goes on where the bundle is for TensorRT, which builds its engines on the device."""
     from edgeasr.backends.engine_cache import BUILD_SCRIPT
+    from edgeasr.bundle import ARCHIVE_SUFFIX
 
     if BUILD_SCRIPT not in bundle.files:
         return []

@@ -19,7 +19,7 @@ from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.memory_plot import plot
 from edgeasr.cli.options import Model, Store, Threads
 from edgeasr.cli.terminal import StatusLine, print_note, write_out
-from edgeasr.wording import counted
+from edgeasr.wording import counted, visible
 
 if TYPE_CHECKING:
     from edgeasr.store.memory_store import MemoryStore
@@ -76,7 +76,8 @@ def list_(
                 write_out(jsonlib.dumps({"streams": [asdict(one) for one in streams]}) + "\n")
                 return
             rows: list[tuple[object, ...]] = [
-                (one.id, _date(one.began), clock(one.heard_s), one.vectors, one.segments, one.name) for one in streams
+                (one.id, _date(one.began), clock(one.heard_s), one.vectors, one.segments, visible(one.name))
+                for one in streams
             ]
             _print_table(("stream", "began", "length", "vectors", "segments", "name"), rows, "<<>>><", "no streams")
             return
@@ -148,7 +149,7 @@ def show(
         write_out(jsonlib.dumps(values | {"vector": found.vector.tolist()}) + "\n")
         return
     rows = [
-        ("of", found.stream_name),
+        ("of", visible(found.stream_name)),
         ("pinned", "yes" if found.pinned else "no"),
         ("last seen", _date(found.last_seen)),
     ]
@@ -280,7 +281,7 @@ def _print_hits(hits: list[TextHit] | list[SoundHit], *, json: bool) -> None:
                 clock(hit.span.end_s),
                 f"{hit.score:.2f}",
                 hit.stream,
-                hit.stream_name,
+                visible(hit.stream_name),
                 hit.span.text,
             )
             for hit in hits
