@@ -41,6 +41,7 @@ else
     package=edgeasr
 fi
 
+[ -z "${INSTALL_MODEL-}" ] || [ -e "$INSTALL_MODEL" ] || fail "there is no bundle $INSTALL_MODEL: set INSTALL_MODEL to one"
 command -v apt-get >/dev/null || fail 'got a system without apt-get, wanted Raspberry Pi OS, Debian, Ubuntu or JetPack: see docs/install.md'
 
 # Programs of 32 bits may run on a kernel of 64: what counts is dpkg's architecture.
@@ -94,7 +95,7 @@ fi
 
 say "Installing $package into $folder"
 # shellcheck disable=SC2086 # nothing or one word; nothing or two
-"$python" -m venv $system_packages "$folder"
+"$python" -m venv $system_packages "$folder" || fail "no environment could be made in $folder: name another folder"
 # shellcheck disable=SC2086
 $as_32_bits "$folder/bin/python" -m pip --disable-pip-version-check install --quiet "$@" "$package" ||
     fail "pip could not install $package into $folder: what it said is above"

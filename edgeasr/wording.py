@@ -2,13 +2,8 @@
 
 import unicodedata
 
-_KINDS = (
-    "Cc",
-    "Cf",
-    "Cs",
-    "Zl",
-    "Zp",
-)  # of Unicode: controls, formats such as those that turn the direction, half pairs
+# Categories of Unicode: controls, formats such as those that turn the direction, half pairs, ends of lines.
+_KINDS = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 

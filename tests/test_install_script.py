@@ -23,6 +23,7 @@ esac
 def system(tmp_path, repository):
     """Runs the script on a system of this architecture: what became of it, and what its programs were asked."""
     log = tmp_path / "log"
+    log.touch()
 
     def program(name, text):
         path = tmp_path / "bin" / name
@@ -54,7 +55,7 @@ def installed(asked):
 
 @pytest.mark.parametrize("kernel", ["aarch64", "armv7l"])
 def test_32_bits_get_tflite_runtime_and_debians_packages(system, kernel):
-    done, asked = system("armhf", kernel, INSTALL_MODEL="model", INSTALL_PACKAGE="e.whl")
+    done, asked = system("armhf", kernel, INSTALL_MODEL="/", INSTALL_PACKAGE="e.whl")
     assert done.returncode == 0, done.stderr
     assert any("-m venv --system-site-packages" in line for line in asked)
     packages = next(line for line in asked if line.startswith("apt-get")).split()
@@ -82,7 +83,7 @@ def test_64_bits_get_what_they_got(system):
 
 
 def test_extras_that_are_named_stay(system):
-    _, asked = system("armhf", "armv7l", INSTALL_MODEL="model", INSTALL_PACKAGE="e.whl[tflite,mqtt]")
+    _, asked = system("armhf", "armv7l", INSTALL_MODEL="/", INSTALL_PACKAGE="e.whl[tflite,mqtt]")
     assert installed(asked)[1] == "e.whl[tflite,mqtt]"
 
 
@@ -102,12 +103,12 @@ def test_what_cannot_be_installed_on_is_refused_in_one_line(system, architecture
     assert not any(line.startswith("apt-get") for line in asked)
 
 
-@pytest.mark.parametrize(("model", "heard", "status"), [({}, "a word", 2), ({"INSTALL_MODEL": "m"}, "a word", 0)])
+@pytest.mark.parametrize(("model", "heard", "status"), [({}, "a word", 2), ({"INSTALL_MODEL": "/"}, "a word", 0)])
 def test_the_words_are_those_of_the_model_that_comes_along(system, model, heard, status):
     assert system("arm64", "aarch64", heard=heard, **model)[0].returncode == status
 
 
-@pytest.mark.parametrize("model", [{}, {"INSTALL_MODEL": "m"}])
+@pytest.mark.parametrize("model", [{}, {"INSTALL_MODEL": "/"}])
 def test_no_words_are_wrong_of_any_model(system, model):
     done, _ = system("arm64", "aarch64", heard="", **model)
     assert done.returncode == 2
@@ -120,3 +121,9 @@ def test_several_folders_are_refused_before_anything_is_made(tmp_path, repositor
     assert (done.returncode, done.stdout) == (2, "")
     assert f"got the words {tmp_path / 'e'} and w, wanted one folder" in done.stderr
     assert not (tmp_path / "e").exists()
+
+
+def test_a_model_that_is_not_there_is_named_before_anything_is_made(system):
+    done, asked = system("arm64", "aarch64", INSTALL_MODEL="/none")
+    assert (done.returncode, done.stdout, asked) == (2, "", [])
+    assert "there is no bundle /none" in done.stderr

@@ -375,4 +375,5 @@ def _described(vector: Floats) -> str:
 
 def _segment(row: tuple[Any, ...]) -> Segment:
     key, stream, start_s, end_s, text, words = row
-    return Segment(key, stream, float(start_s), float(end_s), text, tuple(SpokenWord(*word) for word in json.loads(words)))
+    spoken = tuple(SpokenWord(*word) for word in json.loads(words))
+    return Segment(key, stream, float(start_s), float(end_s), text, spoken)
