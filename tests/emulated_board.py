@@ -1,7 +1,8 @@
 """Boards under emulation: Debian roots of Arm with the wheels that a board installs, in which qemu runs every program.
 
-    python tests/emulated_board.py     makes them in .venv/boards: mmdebstrap extracts packages, pip downloads wheels;
-                                       and an environment of this machine with what the 32-bit board runs
+    python tests/emulated_board.py            makes them in .venv/boards: mmdebstrap extracts packages, pip downloads
+                                              wheels; and an environment of this machine with what a 32-bit board runs
+    python tests/emulated_board.py NAME...    makes these alone
 
 Programs of a root run by their path, as on a board: qemu is registered for Arm's binaries in a user namespace (Linux
 6.7 and newer), so that nothing outside changes. QEMU_CPU names the core. An emulated core gives the results of a board,
@@ -268,12 +269,16 @@ def _run(*command: str) -> None:
 
 
 def main() -> None:
-    """Make every root that is missing."""
+    """Make every root that is missing, or those that are named."""
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
         sys.exit(f"emulated_board.py: not installed: {', '.join(missing)}: apt-get install mmdebstrap util-linux dpkg")
-    for board in (PI_64, PI_32, PI_32_TRIXIE):
-        make(board)
-    make_tflite_here()
+    boards = {board.name: board for board in (PI_64, PI_32, PI_32_TRIXIE)}
+    if unknown := sorted(set(sys.argv[1:]) - boards.keys()):
+        sys.exit(f"emulated_board.py: got {', '.join(unknown)}, wanted some of {', '.join(boards)}")
+    for name in sys.argv[1:] or boards:
+        make(boards[name])
+    if not sys.argv[1:]:
+        make_tflite_here()
 
 
 if __name__ == "__main__":
