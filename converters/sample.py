@@ -24,6 +24,8 @@ class Sample:
     def of(cls, path: Path, limit: int = UTTERANCES) -> Sample:
         """Of a recording, all; of a manifest, so many utterances at even distances. errors: ManifestError"""
         if not _is_manifest(path):
+            if path.suffix in (".json", ".jsonl"):
+                raise ManifestError(f"got {path}, wanted a manifest: JSON objects, a line each, or a recording")
             return cls(path.name, (path,))
         listed = read_manifest(path)
         count = min(limit, len(listed))

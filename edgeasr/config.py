@@ -230,11 +230,14 @@ class ModelConfig(FrozenConfig):
 
     def with_chunk(self, chunk_ms: int) -> Self:
         """The same model in chunks of another length. Errors: ConfigError for one that it cannot have"""
-        chunk_frames = round(chunk_ms / 1000 / self.frame_s)
-        other = dataclasses.replace(self, encoder=dataclasses.replace(self.encoder, chunk_frames=chunk_frames))
-        frame_ms = round(self.frame_s * 1000)
-        require(other.chunk_ms == chunk_ms, f"got chunks of {chunk_ms} ms, wanted a multiple of {frame_ms} ms")
-        return other
+        chunk_frames, frame_ms = round(chunk_ms / 1000 / self.frame_s), round(self.frame_s * 1000)
+        longest = (self.encoder.summary_strides or (chunk_frames,))[0]
+        require(
+            chunk_ms == chunk_frames * frame_ms and 0 < chunk_frames <= longest,
+            f"got chunks of {chunk_ms} ms, wanted a multiple of {frame_ms} ms"
+            + (f" up to {longest * frame_ms} ms" if self.encoder.summary_strides else ""),
+        )
+        return dataclasses.replace(self, encoder=dataclasses.replace(self.encoder, chunk_frames=chunk_frames))
 
     @property
     def chunk_samples(self) -> int:

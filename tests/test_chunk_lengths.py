@@ -69,7 +69,7 @@ class TestExport:
         assert made.bundle.artefacts["onnx-fp32"] == {**parts, "memory": "memory.fp32.onnx"}
 
     def test_takes_no_length_that_is_no_chunk(self, exported, tmp_path):
-        for length, message in ((170, "wanted a multiple of 40 ms"), (640, "chunk_frames is 16")):
+        for length, message in ((170, "wanted a multiple of 40 ms"), (640, "multiple of 40 ms up to 320 ms")):
             with pytest.raises(ConfigError, match=message):
                 export(exported.checkpoint, tmp_path / "model", ["onnx-fp32"], chunk_lengths_ms=[length])
         assert not (tmp_path / "model").exists()

@@ -56,6 +56,10 @@ def refused(exported, monkeypatch, tmp_path):
         ),
         (("--target", "tensorrt", "--tensorrt", "9"), "got TensorRT 9, wanted 10 or 8.2: choose the one of the board"),
         (("--chunk-ms", "50"), "got chunks of 50 ms, wanted a multiple of 40 ms"),
+        (("--chunk-ms", "7"), "got chunks of 7 ms, wanted a multiple of 40 ms"),
+        (("--tensorrt", "10"), "--tensorrt is for --target tensorrt and artefacts that begin with tensorrt-"),
+        (("--sample", "3"), "--sample is for --check MANIFEST"),
+        (("--check", "none.jsonl"), "got none.jsonl, wanted a manifest: JSON objects, a line each, or a recording"),
         (("--calibration", "none.jsonl", "--artefact", "tensorrt-int8"), "cannot read the manifest none.jsonl"),
     ],
 )

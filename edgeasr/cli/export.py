@@ -63,8 +63,11 @@ def export(
         ),
     ] = None,
     tensorrt: Annotated[
-        str, typer.Option(metavar="10|8.2", help="The release that artefacts for TensorRT are for: 8.2 is JetPack 4's.")
-    ] = "10",
+        str | None,
+        typer.Option(
+            metavar="10|8.2", help="The release that artefacts for TensorRT are for: 10 unless set, 8.2 is JetPack 4's."
+        ),
+    ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(metavar="MANIFEST", help="Speech, some minutes of it, that sets the scales of static int8."),
@@ -97,7 +100,9 @@ def export(
             help="What to compare on, not the bundled clip: a recording, or a manifest, whose words are heard too.",
         ),
     ] = None,
-    sample: Annotated[int, typer.Option(min=1, metavar="N", help="Utterances of that manifest, evenly spread.")] = 20,
+    sample: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Utterances of that manifest, evenly spread; 20 unless set.")
+    ] = None,
     beside: Annotated[
         Path | None,
         typer.Option(
@@ -131,7 +136,7 @@ def export(
     board = _board(device)
     kinds = _kinds(target, artefact, calibration, board)
     lengths = [*([board.recommended.chunk_ms] if board else []), *(chunk_ms or ())]
-    options = ExportOptions(tensorrt, _recordings(calibration))
+    options = ExportOptions(_release(tensorrt, kinds), _recordings(calibration))
     speech = _speech(check, sample)
     made = _export_bundle(checkpoint, output, kinds, speech, lengths, board, force=force, options=options)
     if beside:
@@ -164,11 +169,23 @@ def _kinds(
     return names or ([recommended_artefact(board)] if board else None)
 
 
-def _speech(check: Path | None, count: int) -> Sample | None:
-    """None for the bundled clip. errors: ManifestError"""
-    from edgeasr.converters.sample import Sample
+def _release(tensorrt: str | None, kinds: Sequence[str] | None) -> str:
+    """Of TensorRT."""
+    if tensorrt is None:
+        return ExportOptions().tensorrt
+    if not any(kind.startswith("tensorrt-") for kind in kinds or ()):
+        raise typer.BadParameter("--tensorrt is for --target tensorrt and artefacts that begin with tensorrt-")
+    return tensorrt
 
-    return Sample.of(check, count) if check else None
+
+def _speech(check: Path | None, count: int | None) -> Sample | None:
+    """None for the bundled clip. errors: ManifestError"""
+    from edgeasr.converters.sample import UTTERANCES, Sample
+
+    found = Sample.of(check, count or UTTERANCES) if check else None
+    if count and not (found and found.utterances):
+        raise typer.BadParameter("--sample is for --check MANIFEST")
+    return found
 
 
 def _recordings(calibration: Path | None) -> list[Path]:
