@@ -44,7 +44,7 @@ choose() {
 # The path of trtexec, or nothing
 find_trtexec() {
     if [ -n "${TRTEXEC:-}" ]; then
-        echo "$TRTEXEC"
+        command -v "$TRTEXEC" || true
     elif ! command -v trtexec && [ -x /usr/src/tensorrt/bin/trtexec ]; then
         echo /usr/src/tensorrt/bin/trtexec
     fi

@@ -88,6 +88,10 @@ def export(  # noqa: PLR0913 - each a choice of its own
     kinds = known_kinds(artefacts)
     sample = speech if isinstance(speech, Sample) else Sample(speech.name, (speech,))
     output = output.resolve()
+    if checkpoint.beside is not None and checkpoint.beside.resolve() == output:
+        raise BundleError(
+            f"the checkpoint takes its matrices from the bundle {output}, which would be replaced: name another output"
+        )
     name = _bundle_name(output)
     encoder = checkpoint.encoder()
     lengths = list(dict.fromkeys([encoder.config.chunk_ms, *chunk_lengths_ms]))

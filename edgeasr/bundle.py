@@ -9,6 +9,7 @@ Loading checks all of it and raises BundleError for the first thing amiss; nothi
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import struct
@@ -182,7 +183,8 @@ def _bundle_errors(path: Path) -> Iterator[None]:
     except (BundleError, ConfigError) as error:
         raise BundleError(f"bundle {path}: {error}") from error
     except OSError as error:
-        raise BundleError(f"bundle {path}: {error.strerror or error}: check the path and its rights") from error
+        mend = "make room on its disk" if error.errno == errno.ENOSPC else "check the path and its rights"
+        raise BundleError(f"bundle {path}: {error.strerror or error}: {mend}") from error
 
 
 class _Storage(Protocol):

@@ -58,6 +58,7 @@ def refused(exported, monkeypatch, tmp_path):
         (("--chunk-ms", "50"), "got chunks of 50 ms, wanted a multiple of 40 ms"),
         (("--chunk-ms", "7"), "got chunks of 7 ms, wanted a multiple of 40 ms"),
         (("--tensorrt", "10"), "--tensorrt is for --target tensorrt and artefacts that begin with tensorrt-"),
+        (("--checkpoint", "x", "--target", "onnx"), "--checkpoint is for bundles with the artefact onnx-int8"),
         (("--sample", "3"), "--sample is for --check MANIFEST"),
         (("--check", "none.jsonl"), "got none.jsonl, wanted a manifest: JSON objects, a line each, or a recording"),
         (("--calibration", "none.jsonl", "--artefact", "tensorrt-int8"), "cannot read the manifest none.jsonl"),

@@ -239,6 +239,14 @@ def test_exported_again_it_gives_the_same_whole_numbers(exported, beside, tmp_pa
     assert all(np.array_equal(first[key], second[key]) for key in first)
 
 
+def test_the_bundle_that_it_leans_on_is_not_replaced(exported, beside):
+    checkpoint = Checkpoint.load(beside)
+    before = {path.name: path.read_bytes() for path in checkpoint.beside.iterdir()}
+    with pytest.raises(BundleError, match="takes its matrices from the bundle"):
+        export(checkpoint, checkpoint.beside, ["onnx-fp32"], speech=exported.recording, force=True)
+    assert {path.name: path.read_bytes() for path in checkpoint.beside.iterdir()} == before
+
+
 def test_another_bundle_in_its_place_is_refused(beside):
     name = json.loads(load_tensors(beside)[1]["matrices"])["bundle"]
     shutil.rmtree(beside.with_name(name))

@@ -135,6 +135,8 @@ def export(
         return
     board = _board(device)
     kinds = _kinds(target, artefact, calibration, board)
+    if beside and kinds and "onnx-int8" not in kinds:
+        raise typer.BadParameter("--checkpoint is for bundles with the artefact onnx-int8")
     lengths = [*([board.recommended.chunk_ms] if board else []), *(chunk_ms or ())]
     options = ExportOptions(_release(tensorrt, kinds), _recordings(calibration))
     speech = _speech(check, sample)

@@ -27,12 +27,16 @@ _TRAIN_AGAIN = "give a checkpoint that this version of edgeasr train wrote"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights with what is needed to use them: configuration, tokens, and how they were trained."""
+    """Weights with what is needed to use them: configuration, tokens, and how they were trained.
+
+    beside: the bundle that its matrices were read from; None where it has them itself
+    """
 
     config: ModelConfig
     tokens: tuple[str, ...]
     weights: Mapping[str, Tensor]
     training: Mapping[str, Any]  # step, data sources and licences, word error rates
+    beside: Path | None = None
 
     def encoder(self) -> Encoder:
         """The encoder with these weights, in evaluation mode. raises: BundleError unless they are its weights"""
@@ -85,7 +89,7 @@ class Checkpoint:
         weights = _unpacked(weights)
         if beside is not None:
             weights |= _matrices(path, beside, places)
-        return cls(config, tokens, weights, training)
+        return cls(config, tokens, weights, training, beside)
 
 
 def default_checkpoint() -> Path:
