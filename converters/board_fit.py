@@ -114,6 +114,8 @@ def differences(config: ModelConfig, kinds: Sequence[ArtefactKind], device: Devi
         found.append(
             f"{device.name} is recommended chunks of {wanted.chunk_ms} ms, the checkpoint has {config.chunk_ms} ms"
         )
+    if any(kind.name.startswith("tensorrt-") for kind in kinds) and not device.name.startswith("jetson"):
+        found.append(f"{device.title} has no TensorRT: this bundle is for a Jetson")
     best = recommended_artefact(device)
     found += [f"{device.name} is recommended {best}, not {kind.name}" for kind in kinds if kind.name != best]
     return found

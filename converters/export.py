@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from itertools import groupby
@@ -93,6 +94,10 @@ def export(  # noqa: PLR0913 - each a choice of its own
             f"the checkpoint takes its matrices from the bundle {output}, which would be replaced: name another output"
         )
     name = _bundle_name(output)
+    if not force and _has_language_model(output):
+        raise BundleError(
+            f"{output} has a language model, which would be gone: name another output, or say --force and add it again"
+        )
     encoder = checkpoint.encoder()
     lengths = list(dict.fromkeys([encoder.config.chunk_ms, *chunk_lengths_ms]))
     encoders = [in_chunks(encoder, length) for length in lengths]
@@ -112,6 +117,15 @@ def export(  # noqa: PLR0913 - each a choice of its own
     speech_s = len(expected[lengths[0]].features) * encoder.config.features.hop_s
     notes = differences(encoder.config, kinds, device) if device else ()
     return Export(making.write(output, kinds), found, sample, speech_s, torch_wer, notes)
+
+
+def _has_language_model(path: Path) -> bool:
+    """What is there and cannot be loaded has none to lose."""
+    if not path.exists():
+        return False
+    with suppress(BundleError):
+        return Bundle.load(path).language_model is not None
+    return False
 
 
 def _beside(kinds: Sequence[ArtefactKind], sample: Sample, device: DeviceProfile | None) -> list[ArtefactKind]:

@@ -3,6 +3,8 @@
 # ruff: noqa: E402 - torch is looked for before the modules that import it
 import json
 import shutil
+from pathlib import Path
+from runpy import run_path
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from edgeasr.recognizer import Recognizer
 from edgeasr.transcript import Final
 
 RATE = 16_000
+edgeasr = run_path(str(Path(__file__).with_name("scripted_model.py")))["edgeasr"]
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,10 @@ class TestExport:
         assert made.parities[1].chunks == made.parities[0].chunks / 2
         parts = {"step": "step.fp32.onnx", "step.320": "step.320.fp32.onnx", "step.80": "step.80.fp32.onnx"}
         assert made.bundle.artefacts["onnx-fp32"] == {**parts, "memory": "memory.fp32.onnx"}
+
+    def test_is_described_with_all_of_them(self, made):
+        out = edgeasr("describe", made.bundle.path).out
+        assert out.startswith(f"{made.bundle.name}: chunks of 160 or 80 or 320 ms, ")
 
     def test_takes_no_length_that_is_no_chunk(self, exported, tmp_path):
         for length, message in ((170, "wanted a multiple of 40 ms"), (640, "multiple of 40 ms up to 320 ms")):

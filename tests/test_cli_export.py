@@ -219,6 +219,11 @@ class TestBoards:
         found = differences(replace(exported.checkpoint.config, encoder=EncoderConfig()), [kind], slow)
         assert found == ["rpi4 is recommended chunks of 320 ms, the checkpoint has 160 ms"]
 
+    @pytest.mark.parametrize(("board", "has_it"), [("rpi4", False), ("jetson-nano", True)])
+    def test_a_board_without_tensorrt_is_named(self, exported, board, has_it):
+        found = differences(exported.checkpoint.config, [KINDS["tensorrt-fp16"]], device_profile(board))
+        assert any(note.endswith("has no TensorRT: this bundle is for a Jetson") for note in found) is not has_it
+
 
 class TestWords:
     def test_words_of_a_manifest_are_heard_beside_those_of_torch(self, checkpoint, toy_folder, tmp_path):

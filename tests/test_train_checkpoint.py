@@ -247,6 +247,16 @@ def test_the_bundle_that_it_leans_on_is_not_replaced(exported, beside):
     assert {path.name: path.read_bytes() for path in checkpoint.beside.iterdir()} == before
 
 
+def test_a_bundle_with_a_language_model_is_replaced_by_force_alone(exported, tmp_path):
+    there = tmp_path / "toy-model"
+    shutil.copytree(default_bundle(), there)
+    with pytest.raises(BundleError, match=f"{there} has a language model, which would be gone"):
+        export(exported.checkpoint, there, ["onnx-fp32"], speech=exported.recording)
+    assert Bundle.load(there).language_model is not None
+    export(exported.checkpoint, there, ["onnx-fp32"], speech=exported.recording, force=True)
+    assert Bundle.load(there).language_model is None
+
+
 def test_another_bundle_in_its_place_is_refused(beside):
     name = json.loads(load_tensors(beside)[1]["matrices"])["bundle"]
     shutil.rmtree(beside.with_name(name))

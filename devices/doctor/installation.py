@@ -20,7 +20,7 @@ GROUP = "installation"
 _COMPILED = ("numpy", "onnxruntime", "soundfile", "soxr")
 # No wheels of these are for 32 bits: another runtime is there, and the system's library instead of soxr.
 _NOT_FOR_32_BITS = ("onnxruntime", "soxr")
-_EXTRAS = ("bridge", "evaluate", "memory", "mqtt", "profile", "serve")
+_EXTRAS = ("bridge", "corpora", "evaluate", "litert", "memory", "mqtt", "profile", "serve")
 _PATIENCE_S = 60
 
 

@@ -45,7 +45,8 @@ def _report(bundle: Bundle) -> dict[str, Any]:
     return {
         "name": bundle.name,
         "path": str(bundle.path),
-        "chunk_ms": round(bundle.config.chunk_s * 1000),
+        "chunk_ms": bundle.config.chunk_ms,
+        "other_chunks_ms": _other_chunks_ms(bundle),
         "frame_ms": round(frame_s * 1000),
         "levels": levels,
         "merge_similarity": encoder.merge_similarity,
@@ -63,6 +64,13 @@ def _report(bundle: Bundle) -> dict[str, Any]:
         "licence": bundle.licence,
         "training": dict(bundle.training),
     }
+
+
+def _other_chunks_ms(bundle: Bundle) -> list[int]:
+    from edgeasr.model import STEP
+
+    lengths = (part.removeprefix(f"{STEP}.") for part in bundle.signature)
+    return sorted(int(length) for length in lengths if length.isdecimal())
 
 
 def _state_bytes(bundle: Bundle) -> int:
@@ -87,8 +95,9 @@ def _text(report: dict[str, Any]) -> str:
     if report["language_model_bytes"]:
         sizes += f", language model {report['language_model_bytes'] / 1e6:.1f} MB"
     sources = report["training"].get("data", [])
+    chunks = " or ".join(str(length) for length in (report["chunk_ms"], *report["other_chunks_ms"]))
     lines = [
-        f"{report['name']}: chunks of {report['chunk_ms']} ms, {report['tokens']} tokens and {report['phones']} phones",
+        f"{report['name']}: chunks of {chunks} ms, {report['tokens']} tokens and {report['phones']} phones",
         f"{sizes}; state {report['state_bytes'] / 1e3:.0f} kB for any length of stream",
         "",
         *columns(rows, "<>>>>>"),

@@ -61,7 +61,9 @@ def profile_model(
     errors: ProfileError for an artefact that ONNX Runtime does not run, or not on the processor
     """
     if not model.artefact.startswith("onnx"):
-        raise ProfileError(f"got artefact {model.artefact}, wanted one in ONNX: choose it with --backend onnx-int8")
+        held = ", ".join(kind for kind in bundle.artefacts if kind.startswith("onnx"))
+        mend = f"choose {held} with --backend" if held else "export one with --artefact onnx-int8"
+        raise ProfileError(f"got artefact {model.artefact}, wanted one in ONNX: {mend}")
     if model.backend != "onnxruntime":
         raise ProfileError(f"got backend {model.backend}, wanted onnxruntime: operators are counted on the processor")
     report = progress or _unheard
