@@ -85,12 +85,28 @@ def test_a_program_that_does_not_end_is_killed_with_its_children(tmp_path):
         _until(lambda pid=pid: not _runs(pid))
 
 
+# Runs a program, and says when it would be ended with it.
+STARTER = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the tests themselves were told to ignore
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+from edgeasr.actions.command import Command
+class Watched(Command):
+    def _watch(self):
+        super()._watch()
+        print("watched", flush=True)
+Watched({template!r}, 90).deliver({{"text": "so"}})
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_whatever_ends_us_ends_the_program_and_its_children(tmp_path, number):
     pids = tmp_path / "pids"
     template = f"sh -c 'sleep 99 & echo $$ $! > {pids}; wait'"
-    code = f"from edgeasr.actions.command import Command; Command({template!r}, 90).deliver({{'text': 'so'}})"
-    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as starter:
+    code = STARTER.format(template=template)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as starter:
+        assert starter.stdout.readline() == "watched\n"
         _until(lambda: pids.exists() and len(pids.read_text().split()) == 2)
         children = [int(pid) for pid in Path(f"/proc/{starter.pid}/task/{starter.pid}/children").read_text().split()]
         pids = [int(pid) for pid in pids.read_text().split()]
