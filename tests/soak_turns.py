@@ -1,7 +1,7 @@
 """Steps of two processes in turns: a stream's last hour beside the first hour of a fresh one.
 
-A machine that others share is twice as fast in one hour as in another. In turns, both processes meet the same machine,
-so that what differs between them is what the hours before left behind.
+A machine that others share is twice as fast in one hour as in another. In turns, on one processor, both processes meet
+the same machine, so that what differs between them is what the hours before left behind.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -65,6 +66,8 @@ class Twin:
     turns: Turns = field(init=False)
 
     def __post_init__(self) -> None:
+        for task in Path("/proc/self/task").iterdir():
+            os.sched_setaffinity(int(task.name), {max(os.sched_getaffinity(0))})  # what is started then has the same
         there_read, here_write = os.pipe()
         here_read, there_write = os.pipe()
         self.turns = Turns(here_read, here_write, begins=True)

@@ -211,6 +211,10 @@ def _member(  # noqa: PLR0913 - what a process is started with
         sys.exit(EdgeasrError.exit_code)
     finally:
         dist.destroy_process_group()
+    # Python would shut down now; a thread of torch's that is not through by then ends the process with SIGABRT.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _asked_to_stop(stopping: Event) -> bool:
