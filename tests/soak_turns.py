@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 _GO = b"."
 
 
@@ -88,4 +86,4 @@ class Twin:
 
 def over(ours: float, theirs: float) -> float:
     """A ratio for a report."""
-    return round(float(np.divide(ours, theirs)), 3)
+    return round(ours / theirs, 3)

@@ -332,8 +332,10 @@ class TestWhereNothingCanBeWritten:
 
 
 def test_an_export_is_as_private_as_the_store(store, tmp_path):
-    assert run("export", "--store", store, "--output", tmp_path / "all.jsonl")[0] == 0
+    assert run("export", "--store", store, "--output", tmp_path / "all.jsonl", "--vectors", tmp_path / "values")[0] == 0
     assert (tmp_path / "all.jsonl").stat().st_mode & 0o777 == 0o600
+    (folder,) = (tmp_path / "values").iterdir()
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_picture_of_an_unknown_format_is_refused(talk):

@@ -53,7 +53,7 @@ def export_vectors(store: MemoryStore, folder: Path) -> int:
     try:
         for fingerprint, width, level in store.kinds():
             target = folder / fingerprint[:16]
-            target.mkdir(parents=True, exist_ok=True)
+            target.mkdir(mode=0o700, parents=True, exist_ok=True)
             ids = store.ids(fingerprint, level)
             values = np.lib.format.open_memmap(
                 target / f"vectors-{level}.npy", mode="w+", dtype=np.float32, shape=(len(ids), width)
