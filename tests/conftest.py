@@ -114,6 +114,14 @@ def toy_model():
     return model
 
 
+@pytest.fixture
+def toy_model_toml():
+    """The table `model` of a recipe file, for a model that trains in seconds."""
+    sizes = {"d_model": 8, "num_heads": 2, "lower_blocks": 1, "upper_blocks": 1, "ff_dim": 8, "conv_kernel": 3}
+    sizes |= {"conv_channels": 2, "left_context": 8, "summary_strides": [8], "memory_capacities": [4]}
+    return "\n".join(["[model]", *(f"{name} = {size}" for name, size in sizes.items())])
+
+
 @pytest.fixture(scope="session")
 def toy_recipe(toy_folder, toy_model):
     """A recipe of that language that writes into `directory`; keys of its tables may be changed."""

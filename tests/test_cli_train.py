@@ -22,21 +22,11 @@ FOREVER = 10**6  # steps
 
 
 @pytest.fixture
-def recipe(toy_folder, tmp_path):
+def recipe(toy_folder, toy_model_toml, tmp_path):
     """A recipe file of the language of tones; its run writes into the folder `run`."""
     path = tmp_path / "toy.toml"
     path.write_text(f"""
-        [model]
-        d_model = 8
-        num_heads = 2
-        lower_blocks = 1
-        upper_blocks = 1
-        ff_dim = 8
-        conv_kernel = 3
-        conv_channels = 2
-        left_context = 8
-        summary_strides = [8]
-        memory_capacities = [4]
+        {toy_model_toml}
         [features]
         num_mels = 20
         [data]

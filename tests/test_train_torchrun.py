@@ -22,7 +22,7 @@ from edgeasr.train.processes import Place
 
 
 @pytest.fixture
-def recipe(toy_folder, tmp_path):
+def recipe(toy_folder, toy_model_toml, tmp_path):
     """Recipe files of the language of tones in shards, one for each name."""
     for part in range(2):
         write_shards(shuffled([str(toy_folder / "train.jsonl")], Reading(), part), tmp_path / f"shards{part}", 1)
@@ -30,17 +30,7 @@ def recipe(toy_folder, tmp_path):
     def written(name):
         path = tmp_path / f"{name}.toml"
         path.write_text(f"""
-            [model]
-            d_model = 8
-            num_heads = 2
-            lower_blocks = 1
-            upper_blocks = 1
-            ff_dim = 8
-            conv_kernel = 3
-            conv_channels = 2
-            left_context = 8
-            summary_strides = [8]
-            memory_capacities = [4]
+            {toy_model_toml}
             dropout = 0.0
             [features]
             num_mels = 20
