@@ -13,14 +13,12 @@ import errno
 import hashlib
 import json
 import struct
-import tempfile
-import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from edgeasr.bundle_manifest import (
     FORMAT_VERSION,
@@ -32,20 +30,16 @@ from edgeasr.bundle_manifest import (
 )
 from edgeasr.errors import BundleError, ConfigError
 
+if TYPE_CHECKING:
+    import zipfile
+
 ARCHIVE_SUFFIX = ".edgeasr"
 
 _SHIPPED_MODELS = Path(__file__).parent / "models"
 _MAX_MANIFEST_BYTES = 1 << 20
 _FETCH_AGAIN = "the bundle is damaged, fetch or export it again"
-_ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    OverflowError,
-)
+# Beside zipfile's own.
+_ZIP_ERRORS = (zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +153,9 @@ def _may_replace(path: Path) -> bool:
 
 def _put_in_place(path: Path, contents: Mapping[str, bytes]) -> None:
     """A reader sees the old bundle, the new one or (between two renames of folders) none, never a mixture."""
+    import tempfile
+    import zipfile
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".edgeasr-", dir=path.parent) as staging:
         staged = Path(staging, path.name)
@@ -251,10 +248,12 @@ class _Archive:
     @contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
         """The open zip; what zipfile raises for a damaged, encrypted or unknown kind is a BundleError."""
+        import zipfile  # most bundles are folders, and it takes half a megabyte
+
         try:
             with zipfile.ZipFile(self._path) as archive:
                 yield archive
-        except _ZIP_ERRORS as error:
+        except (zipfile.BadZipFile, *_ZIP_ERRORS) as error:
             raise BundleError(f"the zip cannot be read ({error}): {_FETCH_AGAIN}") from error
 
 

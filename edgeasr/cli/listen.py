@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from edgeasr.allocator import keep_little, settle
+from edgeasr.allocator import keep_little, settle, unmap_files
 from edgeasr.cli.actions import Exec, ExecJobs, ExecTimeout, MqttUrl, WebhookAllow, WebhookUrl, acting
 from edgeasr.cli.budget import BudgetBattery, BudgetRtf, BudgetTemperature, budget_check
 from edgeasr.cli.endpoint_options import EndpointRules, Explain, GateSwitch, listening
@@ -133,6 +133,7 @@ def listen(
         ExitStack() as opened,
     ):
         bridge = cast("BridgeSource", audio) if choice.is_bridge else None
+        unmap_files()  # loading takes the most
         loaded = load_model(model, backend=backend, threads=threads)
         memory = opened.enter_context(
             remembering(loaded, path, wanted=remember, max_mb=store_mb, max_days=store_days, recall=recall)
