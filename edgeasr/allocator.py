@@ -70,6 +70,6 @@ def unmap_files() -> None:
 
 
 def _unchanged(mappings: bytes) -> Iterator[tuple[int, int]]:
-    """Where files are mapped that cannot be written to, and never were, as some pages of a library are by its loader."""
+    """Where files are mapped that cannot be written to, and never were, as parts of a library are by its loader."""
     for match in _MAPPING.finditer(mappings):
         yield int(match[1], 16), int(match[2], 16)
