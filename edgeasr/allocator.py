@@ -9,7 +9,6 @@ import ctypes
 import gc
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 # Of glibc's malloc.h.
@@ -63,10 +62,13 @@ def unmap_files() -> None:
 
     It does so page by page as they are used, from its cache of files: a few milliseconds in all.
     """
-    madvise = getattr(ctypes.CDLL(None), "madvise", None)
-    with suppress(OSError):
-        for first, last in _unchanged(Path("/proc/self/smaps").read_bytes()) if madvise else ():
-            madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_DONTNEED)
+    try:
+        mappings = Path("/proc/self/smaps").read_bytes()
+    except OSError:
+        return
+    libc = ctypes.CDLL(None)
+    for first, last in _unchanged(mappings):
+        libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(last - first), _MADV_DONTNEED)
 
 
 def _unchanged(mappings: bytes) -> Iterator[tuple[int, int]]:

@@ -191,7 +191,7 @@ def _artefacts(value: object, parts: Set[str], files: Collection[str]) -> dict[s
 
 
 # Bundles that were made before them lack them.
-_LATER_SEARCH_KEYS = frozenset({"min_fit"})
+_LATER_SEARCH_KEYS = frozenset({"min_fit", "sure_blank"})
 
 
 def _language_model(value: object, files: Collection[str], config: ModelConfig) -> LanguageModelEntry | None:

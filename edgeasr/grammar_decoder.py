@@ -130,7 +130,7 @@ class GrammarDecoder(SegmentClock):
         graph, (node, *_) = self._graph, self._search.whole[:, prefix].tolist()
         arcs = [self._search.records[record].word for record in self._path(prefix)]
         weights = graph.config.lm_weight * float(graph.model.unigrams[arcs].sum())
-        weights += graph.config.word_score * len(arcs) + float(graph.ahead[node])
+        weights += graph.config.word_score * len(arcs) + graph.ahead(node)
         num_phones = graph.num_phones_of(arcs) + int(graph.lexicon.depth[node])
         if self._num_phones < _LEAST_HEARD * num_phones:
             return 0.0

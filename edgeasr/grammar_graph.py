@@ -83,7 +83,6 @@ class GrammarGraph(WordGraph):
         lexicon, roots = _forest(model, ways)
         super().__init__(model, config, lexicon)
         self._root_of: Ints = roots[model.class_of]
-        self.ahead[lexicon.depth == 0] = 0.0
         self.finals = model.finals
         self._num_phones: Ints = np.array([len(ways[word][0]) for word in model.words], np.int64)
 

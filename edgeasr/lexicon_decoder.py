@@ -151,8 +151,8 @@ class LexiconDecoder(SegmentClock):
         path = search.path(self._record(self._best()), self._settled)
         if len(path) > _MAX_OPEN_WORDS:
             search.keep_through(path[len(path) // 2])
-        common = search.common_record()
-        if common != self._settled and common != NO_RECORD:
+        common = search.common_record(self._settled)
+        if common != self._settled:
             self._stable.extend(self._open_words(common))
             self._settled = common
         if len(search.records) > _MAX_RECORDS:
@@ -161,8 +161,9 @@ class LexiconDecoder(SegmentClock):
 
     def _best(self) -> int:
         """The prefix to show: the likeliest, those that end with a word preferred."""
-        scores = self._search.scores * self._graph.if_ended(self._search.whole[STATE])
-        scores[self._search.whole[NODE] != ROOT] *= _UNFINISHED_PENALTY
+        search = self._search
+        scores = np.where(search.whole[NODE] == ROOT, search.scores, search.scores * _UNFINISHED_PENALTY)
+        scores *= self._graph.if_ended(search.whole[STATE])
         return int(scores.argmax())
 
     def _record(self, prefix: int) -> int:

@@ -3,15 +3,15 @@
 A history that something follows has a number; EMPTY is the history of no words. All n-grams of all orders are one
 list, sorted by history and last word, so that a word's own n-gram is at the word's id. The list is cut into blocks of
 16. A block is found by the full keys of first n-grams, and within it 4 bits of a history tell its n-grams apart, since
-histories are numbered without gaps. So an n-gram takes 4 bytes: 4 bits of its history, 16 of its word, 10 of its
-log-probability.
+histories are numbered without gaps. So an n-gram takes 4 bytes: 4 bits of its history, 16 of its word, one that is set
+where nothing follows it, a spare one, and 10 bits of its log-probability. The key alone differs from what is looked
+for by 0, so in a block the least of all exclusive ors tells whether it is there, and what is known of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,12 @@ _BLOCK = 16
 _BLOCK_BITS = 4
 _LEVEL_BITS = 10  # an order, up to 4, and one of its levels
 _LEVEL_MASK = np.uint32((1 << _LEVEL_BITS) - 1)
-_KEY_SHIFT = np.uint32(32 - WORD_BITS - _BLOCK_BITS)
-_KEY_MASK = (1 << WORD_BITS + _BLOCK_BITS) - 1
+_KEY_SHIFT = 32 - WORD_BITS - _BLOCK_BITS
+_NOT_FOUND = np.uint32(1 << _KEY_SHIFT)  # from here on keys differ
+_NOT_FOLLOWED = _NOT_FOUND >> np.uint32(1)
+_ROWS = np.arange((1 << _LEVEL_BITS) // LEVELS)[:, None]
+# Of a block, the n-grams before each one.
+_BEFORE = ((1 << np.arange(_BLOCK)) - 1).astype(np.uint16)
 MAX_HISTORIES = 1 << 32 - _LEVEL_BITS
 _PART = 1 << 13  # histories at a time, so that loading needs little more memory than the tables
 
@@ -59,29 +63,16 @@ class OrderedNgrams:
     backoff_levels: Floats
 
 
-class _Found(NamedTuple):
-    """Where words were found after a history and after its ever shorter ends.
-
-    chain: (order, M) the histories; entries: (order, M) rows of the list
-    found: (order, M) whether there is such an n-gram
-    next:  (M,) the longest history that the words make
-    """
-
-    chain: Ints
-    entries: NDArray[np.uint32]
-    found: NDArray[np.bool_]
-    next: Ints
-
-
 @dataclass(frozen=True, eq=False)
 class NgramTables:
     """The tables; built by `from_orders`.
 
     size:        () number of n-grams
-    entries:     (blocks, 16) uint32: key within the block, order and level of the log-probability
+    entries:     (blocks, 16) uint32: key within the block, whether nothing follows, order and level of the
+                 log-probability
     first_keys:  (blocks,) history and word of the first n-gram of a block
     followed:    (blocks,) uint16, a bit for each n-gram that is a history
-    num_earlier: (blocks,) histories in the blocks before
+    first_number: (blocks,) of the first history of a block, or of the next that has one
     histories:   (histories,) uint32: the longest shorter history, order and level of the back-off weight
     prob_levels, backoff_levels: (orders * 256,) natural logarithms
     """
@@ -90,7 +81,7 @@ class NgramTables:
     entries: NDArray[np.uint32]
     first_keys: Ints
     followed: NDArray[np.uint16]
-    num_earlier: NDArray[np.int32]
+    first_number: NDArray[np.int32]
     histories: NDArray[np.uint32]
     prob_levels: Floats
     backoff_levels: Floats
@@ -101,8 +92,8 @@ class NgramTables:
         sizes = [len(order.words) for order in orders]
         num_blocks = -(-sum(sizes) // _BLOCK)
         followed = _followed(orders, num_blocks)
-        num_earlier = bit_count(followed).cumsum(dtype=np.int32)
-        num_histories = 1 + int(num_earlier[-1])
+        next_number = 1 + bit_count(followed).cumsum(dtype=np.int32)
+        num_histories = int(next_number[-1])
         if num_histories > MAX_HISTORIES:
             raise ValueError(f"{num_histories} histories, wanted {MAX_HISTORIES} at most")
         entries, first_keys = _entries(orders, num_blocks)
@@ -111,7 +102,7 @@ class NgramTables:
             entries=entries,
             first_keys=first_keys,
             followed=followed,
-            num_earlier=num_earlier - bit_count(followed).astype(np.int32),
+            first_number=next_number - bit_count(followed).astype(np.int32),
             histories=np.zeros(num_histories, np.uint32),
             prob_levels=np.concatenate([order.prob_levels for order in orders]),
             # EMPTY is the history of order 0; to go on from it costs nothing.
@@ -131,40 +122,60 @@ class NgramTables:
 
     def score(self, histories: Ints, words: Ints) -> tuple[Floats, Ints]:
         """(M,) log-probabilities of words, by their ids, after histories, and the histories that they make."""
-        chain, entries, found, after = self._found(histories, words, self.order)
-        nearest, each = found.argmax(axis=0), np.arange(len(words))
-        log_probs = self.prob_levels.take(as_index(entries[nearest, each] & _LEVEL_MASK))
-        backoff = self.backoff_levels.take(as_index(self.histories.take(as_index(chain[:-1])) & _LEVEL_MASK))
-        backoff *= np.arange(len(backoff))[:, None] < nearest
-        return log_probs + backoff.sum(axis=0), after
+        chain, links = self._chain(histories, self.order)
+        block, place, differ = self._nearest(chain, words)
+        each = np.arange(len(words))
+        nearest = (differ < _NOT_FOUND).argmax(axis=0)
+        backoffs = self.backoff_levels.take(as_index(links & _LEVEL_MASK))
+        backoffs *= _ROWS[: len(links)] < nearest
+        nearest *= len(words)
+        nearest += each
+        log_probs: Floats = self.prob_levels.take(as_index(differ.take(nearest) & _LEVEL_MASK))
+        log_probs += np.add.reduce(backoffs)
+        return log_probs, self._after(block, place, differ, each)
 
-    def _found(self, histories: Ints, words: Ints, order: int) -> _Found:
-        """order: no longer n-grams are looked for"""
-        chain = np.zeros((order, len(words)), np.int64)
+    def _chain(self, histories: Ints, order: int) -> tuple[Ints, NDArray[np.uint32]]:
+        """Histories and their ever shorter ends, (order, M), and what links each to the next, (order - 1, M).
+
+        order: longer n-grams are not looked for
+        """
+        chain = np.zeros((order, len(histories)), np.int64)
+        links = np.empty((order - 1, len(histories)), np.uint32)
         if order > 1:
             chain[0] = histories
-        for shorter, longer in zip(chain[1:-1], chain[:-2], strict=True):
-            shorter[:] = self.histories.take(as_index(longer)) >> _LEVEL_BITS
-        keys = chain << WORD_BITS | words
-        blocks = keys >> _BLOCK_BITS
-        blocks[:-1] = self.first_keys.searchsorted(keys[:-1], "right") - 1
-        block = as_index(blocks)
-        inner = (keys & _KEY_MASK).astype(np.uint32)
-        place = (self.entries.take(block, axis=0) >> _KEY_SHIFT == inner[..., None]).argmax(axis=-1)
-        entries = self.entries.ravel().take((block << _BLOCK_BITS) + place)
-        found = entries >> _KEY_SHIFT == inner
-        return _Found(chain, entries, found, self._after(block, place, found))
+        for longer, link, shorter in zip(chain, links, chain[1:], strict=False):
+            self.histories.take(as_index(longer), out=link, mode="clip")  # with "raise" numpy copies to and fro
+            np.right_shift(link, _LEVEL_BITS, out=shorter)
+        return chain, links
 
-    def _after(self, block: Ints, place: Ints, found: NDArray[np.bool_]) -> Ints:
-        """The first of the n-grams that is a history, or EMPTY. block, place, found: (order, M)"""
-        bit = np.uint16(1) << place.astype(np.uint16)
-        followed = self.followed.take(block)
-        goes_on = found & ((followed & bit) != 0)
-        nearest, each = goes_on.argmax(axis=0), np.arange(found.shape[1])
-        earlier = followed[nearest, each] & (bit[nearest, each] - np.uint16(1))
-        number = self.num_earlier.take(block[nearest, each]) + bit_count(earlier).astype(np.int64) + 1
-        after: Ints = number * goes_on[nearest, each]
-        return after
+    def _nearest(self, chain: Ints, words: Ints) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.uint32]]:
+        """Where words after histories would be: (order, M) block, place in it, difference to the n-gram there."""
+        keys = chain << WORD_BITS
+        keys |= words
+        block = self.first_keys[1:].searchsorted(keys, "right")
+        differ = self.entries.take(block, axis=0)
+        differ ^= (keys << _KEY_SHIFT).astype(np.uint32)[..., None]
+        place = differ.argmin(axis=-1)
+        first = np.arange(0, differ.size, _BLOCK).reshape(place.shape)
+        first += place
+        return block, place, differ.take(first)
+
+    def _after(self, block: NDArray[np.intp], place: NDArray[np.intp], differ: NDArray[np.uint32], each: Ints) -> Ints:
+        """The first of the n-grams that is a history, or EMPTY. each: (M,) counts the words"""
+        goes_on = differ < _NOT_FOLLOWED
+        nearest = goes_on.argmax(axis=0)
+        nearest *= len(each)
+        nearest += each
+        block = block.take(nearest)
+        earlier = self.followed.take(block) & _BEFORE.take(place.take(nearest))
+        number: Ints = np.add(self.first_number.take(block), bit_count(earlier), dtype=np.int64)
+        number *= goes_on.take(nearest)
+        return number
+
+    def _history_of(self, histories: Ints, words: Ints, order: int) -> Ints:
+        """The longest history of n-grams of an order, or shorter ones, that words make after histories."""
+        chain, _ = self._chain(histories, order)
+        return self._after(*self._nearest(chain, words), np.arange(len(words)))
 
     def _link(self, orders: Sequence[OrderedNgrams]) -> None:
         """Find the shorter history of every history, those of lower orders first."""
@@ -179,7 +190,7 @@ class NgramTables:
                 before = _histories(orders, number)[orders[number].followers > 0]
                 for part in _parts(count):
                     longest = (self.histories[before[part]] >> _LEVEL_BITS).astype(np.int64)
-                    shorter = self._found(longest, words[part].astype(np.int64), number - 1).next
+                    shorter = self._history_of(longest, words[part].astype(np.int64), number - 1)
                     here[part] |= shorter.astype(np.uint32) << np.uint32(_LEVEL_BITS)
             first += count
 
@@ -206,9 +217,10 @@ def _entries(orders: Sequence[OrderedNgrams], num_blocks: int) -> tuple[NDArray[
         histories &= np.uint32(_BLOCK - 1)
         histories <<= np.uint32(WORD_BITS)
         histories |= order.words
-        histories <<= _KEY_SHIFT
+        histories <<= np.uint32(_KEY_SHIFT)
         histories |= order.log_probs
         histories |= np.uint32((number - 1) * LEVELS)
+        histories |= _NOT_FOLLOWED if number == len(orders) else _NOT_FOLLOWED * (orders[number].followers == 0)
         entries[first:last] = histories
     # The last block is filled up with what is not found before its own.
     entries[last:] = entries[last - 1]

@@ -21,6 +21,7 @@ from edgeasr.pronouncing import numbers_of, pronunciations
 
 # Of a bundle's beams, which were tuned to a language model: a grammar has few words, so more can be tried of them.
 _WIDER = 1.5
+_MORE_PHONES = 1.8
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def grammar_graph(model: AcousticModel, wanted: OwnWords) -> GrammarGraph:
 
 def _search(tuned: SearchConfig, wanted: OwnWords) -> SearchConfig:
     min_fit = tuned.min_fit if wanted.grammar_threshold is None else wanted.grammar_threshold
-    return replace(tuned, beam=tuned.beam * _WIDER, token_beam=tuned.token_beam * _WIDER, min_fit=min_fit)
+    beam, token_beam = tuned.beam * _WIDER, tuned.token_beam * _MORE_PHONES
+    return replace(tuned, beam=beam, token_beam=token_beam, sure_blank=1.0, min_fit=min_fit)
 
 
 def word_graph(model: AcousticModel, decoder: str | None, wanted: OwnWords) -> WordGraph | None:

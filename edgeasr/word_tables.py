@@ -31,7 +31,7 @@ from edgeasr.ngram_tables import NgramTables
 from edgeasr.user_cache import cache_folder
 
 # To be counted on with every change of the tables.
-_MAGIC = b"edgeasr words 1\n"
+_MAGIC = b"edgeasr words 2\n"
 _SUMS = struct.Struct("<II")
 _ALIGNMENT = 64
 _PART_BYTES = 1 << 18

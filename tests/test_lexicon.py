@@ -103,7 +103,7 @@ def test_children_are_those_of_the_phones_asked_for():
     which, phone, children = lexicon.children(nodes, phones)
     expected = [(0, 0, "T IY"), (0, 2, "T UW"), (1, 1, "IH T"), (2, 0, "T IY"), (2, 2, "T UW")]
     found = list(zip(which.tolist(), phone.tolist(), children.tolist(), strict=True))
-    assert found == [(i, p, node_of(lexicon, way)) for i, p, way in expected]
+    assert found == [(i, phones[p], node_of(lexicon, way)) for i, p, way in expected]
 
 
 def test_best_below_is_the_highest_value_of_all_that_go_on_from_a_node_and_its_word():

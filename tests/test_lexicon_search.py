@@ -71,8 +71,24 @@ def test_frames_made_ready():
     first, second = heard_frames(log_probs, config)
     assert (first.phones.tolist(), second.phones.tolist()) == ([7], [])
     assert first.log_probs[[0, 7, 1]].tolist() == pytest.approx([-0.1, -2.0, -30.0])
-    assert first.weighed[[0, 7]].tolist() == pytest.approx([-0.6, -2.0])
     assert first.probs[[0, 7]].tolist() == pytest.approx([math.exp(-0.6), math.exp(-2.0)])
+    assert (first.blank, first.best) == pytest.approx((math.exp(-0.6), -0.6))
+
+
+def test_no_phone_is_tried_beside_a_blank_that_is_sure():
+    blank = [0.95, 0.89, 0.3]
+    log_probs = np.full((3, len(PHONES)), -50.0, np.float32)
+    log_probs[:, 0], log_probs[:, 7] = np.log(blank), np.log1p(-np.array(blank))
+
+    def tried(sure_blank):
+        config = SearchConfig(blank_penalty=0.0, token_beam=6.0, sure_blank=sure_blank)
+        return [heard.phones.tolist() for heard in heard_frames(log_probs, config)]
+
+    assert tried(1.0) == [[7], [7], [7]]
+    assert tried(0.9) == [[], [7], [7]]
+    assert tried(0.2) == [[], [], []]
+    with pytest.raises(ConfigError, match=r"got sure_blank 0 .* wanted a probability"):
+        SearchConfig(sure_blank=0.0)
 
 
 @settings(max_examples=40)
@@ -106,7 +122,7 @@ def test_the_record_through_which_all_go(ends, common):
     search.records = [record._replace(previous=previous) for previous in (-1, -1, 1, 0, 1, 2, 2)]
     search.whole = np.repeat(search.whole, len(ends), axis=1)
     search.whole[RECORD] = ends
-    assert search.common_record() == common
+    assert search.common_record(-1) == common
 
 
 @pytest.mark.parametrize("value", [100.5, -101.0, math.inf, math.nan])

@@ -40,7 +40,7 @@ def assert_same(found: WordGraph) -> None:
     states, words = np.arange(num_states).repeat(4), np.tile(np.arange(4), num_states)
     for one, other in zip(found.model.score(states, words), made.model.score(states, words), strict=True):
         np.testing.assert_array_equal(one, other)
-    np.testing.assert_array_equal(found.ahead, made.ahead)
+    np.testing.assert_array_equal(found.gain, made.gain)
     np.testing.assert_array_equal(found.lexicon.phones_next, made.lexicon.phones_next)
     assert (found.start, found.num_places) == (made.start, made.num_places)
 
@@ -71,7 +71,18 @@ def test_weights_are_not_kept(tmp_path):
     heavy = graph(tmp_path, opened, SearchConfig(lm_weight=2.0, word_score=-1.0))
     light = graph(tmp_path, opened, SearchConfig(lm_weight=1.0, word_score=0.5))
     assert opened.times == 1
-    np.testing.assert_allclose(heavy.ahead[1:], 2.0 * (light.ahead[1:] - 0.5) - 1.0, rtol=1e-5)
+    nodes = range(1, len(heavy.lexicon))
+    light_ahead = np.array([light.ahead(node) for node in nodes])
+    np.testing.assert_allclose([heavy.ahead(node) for node in nodes], 2.0 * (light_ahead - 0.5) - 1.0, rtol=1e-5)
+
+
+def test_what_is_gained_on_the_way_to_a_node_is_what_lies_ahead_of_it(tmp_path):
+    made = graph(tmp_path, Opened(), SearchConfig(lm_weight=2.0, word_score=-1.0))
+    parents, gained = made.lexicon.parents, [made.gain[0]]
+    for node in range(1, len(made.lexicon)):
+        gained.append(gained[parents[node - 1]] + made.gain[node])
+    assert gained == pytest.approx([made.ahead(node) for node in range(len(made.lexicon))], abs=1e-4)
+    assert gained[-1] < -1.0
 
 
 @pytest.mark.parametrize(
