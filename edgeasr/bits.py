@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 
 Bits = NDArray[np.unsignedinteger[Any]]
 
-_WIDE = np.intp(0).itemsize == 8
 _IN_A_BYTE = np.array([byte.bit_count() for byte in range(256)], np.uint8)
 
 
 def as_index(numbers: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
-    """For `take`, which on a system of 32 bits refuses wider numbers; elsewhere as they are."""
-    return numbers if _WIDE else np.asarray(numbers, np.intp)  # type: ignore[return-value]  # `take` takes them
+    """For `take`, which on a system of 32 bits refuses wider numbers; where they are as wide as that, no copy."""
+    return np.asarray(numbers, np.intp)
 
 
 def bits_by_bytes(numbers: Bits) -> NDArray[np.uint8]:
