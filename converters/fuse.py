@@ -13,15 +13,20 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir
-from numpy.typing import NDArray
 from onnx_ir.passes import common
 from onnxscript.rewriter import MatchResult, pattern, rewrite
+
+from edgeasr.converters.fuse_positions import Angles, WindowMask
+from edgeasr.converters.rewriting import as_array, constant, is_constant, require
+from edgeasr.converters.windows import open_windows
 
 MakeRule = Callable[[], Any]
 
 DOMAIN = "com.microsoft"
 
 _HEADS_FIRST = [0, 2, 1, 3]  # (B, T, H, D) <-> (B, H, T, D)
+_TIME_FIRST = [2, 0, 1, 3]  # (B, H, T, D) -> (T, B, H, D)
+_TIME_THIRD = [1, 2, 0, 3]  # and back
 
 
 def fuse(model: bytes, rules: Sequence[MakeRule] | None = None) -> bytes:
@@ -36,8 +41,11 @@ def fuse(model: bytes, rules: Sequence[MakeRule] | None = None) -> bytes:
         common.DeduplicateInitializersPass(),
         common.CommonSubexpressionEliminationPass(),
         common.ClearMetadataAndDocStringPass(),
+        common.ShapeInferencePass(),
     )
-    serialised: bytes = onnx_ir.serde.serialize_model(tidy(graph).model).SerializeToString()
+    graph = tidy(graph).model
+    open_windows(graph)
+    serialised: bytes = onnx_ir.serde.serialize_model(common.RemoveUnusedNodesPass()(graph).model).SerializeToString()
     return serialised
 
 
@@ -51,12 +59,12 @@ class Rotation(pattern.RewriteRuleClassBase):
         return op.Concat(first, op.Add(op.Mul(a, sin), op.Mul(b, cos)), axis=-1)
 
     def check(self, op: Any, heads: Any, **_: Any) -> MatchResult:
-        return _require(_is_constant(heads), "the number of heads varies")
+        return require(is_constant(heads), "the number of heads varies")
 
     def rewrite(self, op: Any, x: Any, heads: Any, cos: Any, sin: Any) -> Any:
-        _, length, num_heads, head_dim = _array(heads)
-        table = _constant(op, [length, head_dim // 2])
-        rows = _constant(op, [list(range(length))])
+        _, length, num_heads, head_dim = as_array(heads)
+        table = constant(op, [length, head_dim // 2])
+        rows = constant(op, [list(range(length))])
         turned = op.RotaryEmbedding(
             x, rows, op.Reshape(cos, table), op.Reshape(sin, table), num_heads=int(num_heads), _domain=DOMAIN
         )
@@ -87,12 +95,12 @@ class Attention(pattern.RewriteRuleClassBase):
         return op.Reshape(op.Transpose(op.MatMul(weights, value), perm=_HEADS_FIRST), merged)
 
     def check(self, op: Any, heads: Any, scale: Any, **_: Any) -> MatchResult:
-        return _require(_is_constant(heads) and _is_constant(scale), "the number of heads or the scale varies")
+        return require(is_constant(heads) and is_constant(scale), "the number of heads or the scale varies")
 
     def rewrite(self, op: Any, query: Any, key: Any, value: Any, mask: Any, heads: Any, scale: Any, **_: Any) -> Any:
-        _, length, num_heads, _ = _array(heads)
+        _, length, num_heads, _ = as_array(heads)
         if mask.shape is None or mask.shape[2] != length:
-            mask = op.Expand(mask, _constant(op, [1, 1, length, 1]))
+            mask = op.Expand(mask, constant(op, [1, 1, length, 1]))
         return op.MultiHeadAttention(
             query,
             key,
@@ -101,13 +109,17 @@ class Attention(pattern.RewriteRuleClassBase):
             None,
             mask,
             num_heads=int(num_heads),
-            scale=float(_array(scale).item()) ** 2,
+            scale=float(as_array(scale).item()) ** 2,
             _domain=DOMAIN,
         )
 
 
-class CachedAttention(pattern.RewriteRuleClassBase):
-    """Attention that appends keys and values to those of a cache by itself."""
+class WindowedAttention(pattern.RewriteRuleClassBase):
+    """Attention over a cache and the chunk behind it, computed on rows of time: what is cached is kept as it is read.
+
+    MultiHeadAttention copies a cache head by head to append to it. Rows of time lie one behind the other, so appending
+    is one copy, or none (`edgeasr.converters.windows`), and products read heads where they lie.
+    """
 
     def pattern(
         self,
@@ -119,6 +131,10 @@ class CachedAttention(pattern.RewriteRuleClassBase):
         past_value: Any,
         mask: Any,
         heads: Any,
+        first: Any,
+        last: Any,
+        axis: Any,
+        step: Any,
         num_heads: Any,
         scale: Any,
     ) -> Any:
@@ -127,7 +143,11 @@ class CachedAttention(pattern.RewriteRuleClassBase):
         y = op.MultiHeadAttention(
             query, keys, values, None, None, mask, num_heads=num_heads, scale=scale, _domain=DOMAIN
         )
-        return y, keys, values
+        return y, op.Slice(keys, first, last, axis, step), op.Slice(values, first, last, axis, step)
+
+    def check(self, op: Any, heads: Any, axis: Any, **_: Any) -> MatchResult:
+        of_time = is_constant(heads) and is_constant(axis) and as_array(axis).tolist() == [2]
+        return require(of_time, "the number of heads varies, or what is kept of the cache is not the last of it")
 
     def rewrite(
         self,
@@ -138,24 +158,38 @@ class CachedAttention(pattern.RewriteRuleClassBase):
         past_key: Any,
         past_value: Any,
         mask: Any,
-        num_heads: Any,
+        heads: Any,
+        first: Any,
+        last: Any,
+        step: Any,
         scale: Any,
         **_: Any,
     ) -> Any:
-        return op.MultiHeadAttention(
-            query,
-            key,
-            value,
-            None,
-            None,
-            mask,
-            past_key,
-            past_value,
-            num_heads=num_heads,
-            scale=scale,
-            _domain=DOMAIN,
-            _outputs=3,
+        length, num_heads, head_dim = (int(size) for size in as_array(heads)[1:])
+        rows = constant(op, [length, 1, num_heads, head_dim])
+        along_time = constant(op, [0])
+        new = [op.Reshape(part, rows) for part in (key, value)]
+        for part in new:  # which shape inference, that does not know the operator before it, cannot tell
+            part.shape, part.dtype = onnx_ir.Shape([length, 1, num_heads, head_dim]), past_key.dtype
+        keys, values = (
+            op.Concat(op.Transpose(past, perm=_TIME_FIRST), part, axis=0)
+            for past, part in zip((past_key, past_value), new, strict=True)
         )
+        scores = op.FusedMatMul(
+            op.Reshape(query, rows),
+            keys,
+            transBatchA=1,
+            transBatchB=1,
+            transB=1,
+            alpha=float(scale.as_float()),
+            _domain=DOMAIN,
+        )
+        weights = op.Softmax(op.Add(scores, mask), axis=-1)
+        context = op.Transpose(op.FusedMatMul(weights, values, transBatchB=1, _domain=DOMAIN), perm=_HEADS_FIRST)
+        kept = (
+            op.Transpose(op.Slice(part, first, last, along_time, step), perm=_TIME_THIRD) for part in (keys, values)
+        )
+        return op.Reshape(context, constant(op, [1, length, num_heads * head_dim])), *kept
 
 
 class DepthwiseConvolution(pattern.RewriteRuleClassBase):
@@ -170,35 +204,23 @@ class DepthwiseConvolution(pattern.RewriteRuleClassBase):
         return op.Transpose(op.Gather(y, zero, axis=3), perm=[0, 2, 1])
 
     def check(self, op: Any, x: Any, weight: Any, **_: Any) -> MatchResult:
-        known = _is_constant(weight) and x.shape is not None and x.shape.is_static()
-        return _require(known and weight.shape[1] == weight.shape[3] == 1, "not depthwise over time, or sizes vary")
+        known = is_constant(weight) and x.shape is not None and x.shape.is_static()
+        return require(known and weight.shape[1] == weight.shape[3] == 1, "not depthwise over time, or sizes vary")
 
     def rewrite(self, op: Any, x: Any, weight: Any, bias: Any, **_: Any) -> Any:
-        kernel = _array(weight)[:, 0, :, 0].T  # (kernel, C)
+        kernel = as_array(weight)[:, 0, :, 0].T  # (kernel, C)
         taps = np.arange(len(kernel))
         starts = np.arange(x.shape[1] - len(kernel) + 1)
-        windows = op.Gather(x, _constant(op, starts[:, None] + taps), axis=1)  # (B, T, kernel, C)
-        weighted = op.Mul(windows, _constant(op, np.ascontiguousarray(kernel)))
-        return op.Add(op.ReduceSum(weighted, _constant(op, [2]), keepdims=0), bias)
+        windows = op.Gather(x, constant(op, starts[:, None] + taps), axis=1)  # (B, T, kernel, C)
+        weighted = op.Mul(windows, constant(op, np.ascontiguousarray(kernel)))
+        return op.Add(op.ReduceSum(weighted, constant(op, [2]), keepdims=0), bias)
 
 
-def _array(value: Any) -> NDArray[Any]:
-    found: NDArray[Any] = value.const_value.numpy()
-    return found
-
-
-def _is_constant(value: Any) -> bool:
-    return value.const_value is not None
-
-
-def _require(holds: bool, reason: str) -> MatchResult:
-    result = MatchResult()
-    return result if holds else result.fail(reason)
-
-
-def _constant(op: Any, values: Any) -> Any:
-    """A tensor in the graph; whole numbers are int64, as shapes and axes are."""
-    return op.Constant(value=onnx_ir.tensor(np.asarray(values)))
-
-
-RULES: Sequence[MakeRule] = (Rotation.rule, Attention.rule, CachedAttention.rule, DepthwiseConvolution.rule)
+RULES: Sequence[MakeRule] = (
+    Rotation.rule,
+    Attention.rule,
+    WindowedAttention.rule,
+    DepthwiseConvolution.rule,
+    WindowMask.rule,
+    Angles.rule,
+)

@@ -136,7 +136,7 @@ class AcousticModel:
         """
         keeper = keeper or MemoryKeeper()
         outputs = self._step.run({"features": features[None], **state})
-        next_state = {**state, **_next_values(outputs)}
+        next_state = {**state, **next_values(outputs)}
         phones = outputs["phone_log_probs"][0] if self.config.phone_vocabulary_size else None
         emissions = Emissions(outputs["log_probs"][0], phones)
         if self._memory is not None:
@@ -150,7 +150,7 @@ class AcousticModel:
     ) -> dict[str, Array]:
         assert self._memory is not None
         entries = self._memory.run({**state, **outputs})
-        next_state |= _next_values(entries)
+        next_state |= next_values(entries)
         encoder = self.config.encoder
         for i, (span, capacity) in enumerate(zip(encoder.level_spans, encoder.memory_capacities, strict=True)):
             entry = _under(f"entry.{i}.", entries)
@@ -161,7 +161,7 @@ class AcousticModel:
         return next_state
 
 
-def _next_values(outputs: Mapping[str, Array]) -> dict[str, Array]:
+def next_values(outputs: Mapping[str, Array]) -> dict[str, Array]:
     """`next_state.x` becomes `state.x`."""
     return {name.removeprefix("next_"): a for name, a in outputs.items() if name.startswith("next_state.")}
 

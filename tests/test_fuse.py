@@ -1,4 +1,5 @@
 # ruff: noqa: E402 - torch is looked for before the modules that import it
+import json
 from collections import Counter
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeasr.backends import load_graph
+from edgeasr.backends.windows import METADATA
 from edgeasr.converters.fuse import RULES, Attention, DepthwiseConvolution, fuse
 from edgeasr.converters.signature import MemoryGraph, StepGraph
 from edgeasr.converters.to_onnx import to_onnx
@@ -70,8 +72,8 @@ def expected(step):
 
 @pytest.mark.parametrize(
     "rules",
-    [[], RULES[:1], RULES[:2], RULES[:3], [Attention.rule], [DepthwiseConvolution.rule]],
-    ids=["none", "rotation", "attention", "cached attention", "attention alone", "convolution alone"],
+    [[], RULES[:1], RULES[:2], RULES[:3], [Attention.rule], [DepthwiseConvolution.rule], RULES[4:5], RULES[5:]],
+    ids=["none", "rotation", "attention", "windowed attention", "attention alone", "convolution", "mask", "angles"],
 )
 def test_every_rule_leaves_the_values_of_a_stream_as_they_are(step, expected, rules):
     assert_same_stream(fuse(step, rules), expected)
@@ -85,18 +87,50 @@ def test_every_part_of_the_encoder_is_found(encoder, step):
     config, before, after = encoder.config.encoder, count(step), count(fuse(step))
     blocks = config.lower_blocks + config.upper_blocks
     assert before["MultiHeadAttention"] == before["RotaryEmbedding"] == 0
-    assert after["MultiHeadAttention"] == blocks + config.upper_blocks
-    assert after["RotaryEmbedding"] == 2 * blocks
-    assert after["Softmax"] == 0
+    assert after["MultiHeadAttention"] == config.upper_blocks  # reads of the memory
+    assert after["FusedMatMul"] == after["RotaryEmbedding"] == 2 * blocks
+    assert after["Softmax"] == blocks
     assert after["Conv"] == before["Conv"] - blocks == 2
+    assert (after["Sin"], after["Cos"], after["LessOrEqual"], after["And"]) == (1, 1, 0, before["And"] - 2)
     assert sum(after.values()) < 0.75 * sum(before.values())
 
 
-def test_attention_appends_to_its_cache_by_itself(encoder, step):
-    attention = [node for node in onnx.load_from_string(fuse(step)).graph.node if node.op_type == "MultiHeadAttention"]
-    cached = [node.input[6:8] for node in attention if len(node.input) > 6]
-    blocks = encoder.config.encoder.lower_blocks + encoder.config.encoder.upper_blocks
-    assert cached == [[f"state.level1.{i}.key", f"state.level1.{i}.value"] for i in range(blocks)]
+@pytest.mark.parametrize("seen", [0, 4, 96, 100, 2**31 - 4, 2**31, 2**40])
+def test_masks_and_angles_are_those_of_every_place_in_a_stream(step, seen):
+    before, after = (load_graph("onnxruntime", model, threads=1) for model in (step, fuse(step)))
+    inputs = random_inputs(before, np.random.default_rng(4)) | {"state.seen": np.array([seen])}
+    wanted, found = before.run(inputs), after.run(inputs)
+    for name in ("log_probs", "next_state.level1.0.key"):
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def windows(model):
+    return json.loads({entry.key: entry.value for entry in onnx.load_from_string(model).metadata_props}[METADATA])
+
+
+def test_caches_are_read_as_rows_of_time_and_given_as_the_new_ones(encoder, step):
+    config = encoder.config.encoder
+    graph, blocks = onnx.load_from_string(fuse(step)).graph, config.lower_blocks + config.upper_blocks
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    head = [1, config.num_heads, config.head_dim]
+    for i in range(blocks):
+        assert shapes[f"state.level1.{i}.key"] == shapes[f"state.level1.{i}.value"] == [config.left_context, *head]
+        assert shapes[f"next_state.level1.{i}.key"] == [config.chunk_frames, *head]
+    orders = windows(fuse(step))
+    assert {name for name, order in orders.items() if order == [1, 2, 0, 3]} == {
+        f"level1.{i}.{part}" for i in range(blocks) for part in ("key", "value")
+    }
+
+
+@pytest.mark.parametrize(("chunk", "kernel", "as_window"), [(4, 15, True), (4, 5, False), (8, 8, False)])
+def test_a_cache_is_a_window_where_a_chunk_is_shorter(toy_model, chunk, kernel, as_window):
+    encoder = Encoder(toy_model(chunk_frames=chunk, conv_kernel=kernel, left_context=32)).eval()
+    orders = windows(fuse(to_onnx(StepGraph(encoder))))
+    assert ("level1.0.conv" in orders) is as_window
+    assert "level1.0.key" in orders
 
 
 def test_inputs_and_outputs_keep_their_names_order_and_shapes(step):

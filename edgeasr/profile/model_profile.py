@@ -15,7 +15,7 @@ from edgeasr.bundle import Bundle
 from edgeasr.errors import ProfileError
 from edgeasr.front_end import WaveformFrontEnd
 from edgeasr.measurement import BLOCK_MS
-from edgeasr.model import AcousticModel
+from edgeasr.model import AcousticModel, next_values
 from edgeasr.profile import recurrent
 from edgeasr.profile.counters import Counted, count
 from edgeasr.profile.operators import QUICK, Effort, GraphProfile, profile_graph
@@ -133,11 +133,11 @@ def _memory_feed(bundle: Bundle, feed: dict[str, Array]) -> dict[str, Array]:
 def _counted(model: Path | bytes, feed: dict[str, Array], threads: int) -> Counted:
     """Counters of one step, from several."""
     graph = load_graph("onnxruntime", model, threads)
-    graph.run(feed)
+    state = {**feed, **next_values(graph.run(feed))}
 
     def steps() -> None:
         for _ in range(_COUNTED_STEPS):
-            graph.run(feed)
+            state.update(next_values(graph.run(state)))
 
     found = count(steps)
     return Counted({name: value // _COUNTED_STEPS for name, value in found.values.items()}, found.missing)

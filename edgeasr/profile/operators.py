@@ -22,6 +22,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edgeasr.backends.onnxruntime import OnnxGraph
 from edgeasr.errors import BundleError
 from edgeasr.profile import onnx_writer
 from edgeasr.profile.onnx_reader import Initializer, OnnxContent, read_onnx, with_names
@@ -120,12 +121,13 @@ def profile_graph(
 ) -> GraphProfile:
     """Run a graph again and again, with and without ONNX Runtime's profiler.
 
-    feed:   the inputs, of which those named `state.` are state, as outputs named `next_state.` are; the same each time
+    feed:   the inputs, of which those named `state.` are state, as outputs named `next_state.` are; the same each time.
+            What the file makes of some of them beforehand, once in many steps, is no part of a step
     errors: BundleError for a file that ONNX Runtime cannot load
     """
     model = with_names(model)
     content = read_onnx(model)
-    feed = {name: feed[name] for name in content.inputs}
+    feed = OnnxGraph(model, threads).read_from(feed)
     runs: list[_Run] = []
     times_us: list[float] = []
     plain = _session(model, threads)
