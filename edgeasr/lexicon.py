@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeasr.bits import as_index, bit_count
+from edgeasr.bits import bit_count
 from edgeasr.errors import BundleError
 
 ROOT = 0
@@ -89,31 +89,28 @@ class Lexicon:
 
     def children(self, nodes: Ints, phones: Ints) -> tuple[Ints, Ints, Ints]:
         """What follows nodes by one of some phones. returns: (K,) index into `nodes`, phone, child"""
-        nodes = as_index(nodes)
-        phones_next = self.phones_next.take(nodes)
-        leads_on = (phones_next[:, None] & _BITS.take(phones)) != 0
+        phones_next = self.phones_next[nodes]
+        leads_on = (phones_next[:, None] & _BITS[phones]) != 0
         # One after the other in a flat array they are found in a fraction of the time.
         flat = leads_on.ravel().nonzero()[0]
         which = flat // len(phones)
         phone = phones.take(flat - which * len(phones))
-        earlier = phones_next.take(which) & _BITS_BEFORE.take(phone)
-        return which, phone, np.add(self.first_child.take(nodes).take(which), bit_count(earlier), dtype=np.int64)
+        earlier = phones_next[which] & _BITS_BEFORE[phone]
+        return which, phone, np.add(self.first_child[nodes][which], bit_count(earlier), dtype=np.int64)
 
     def child(self, nodes: Ints, phones: Ints) -> Ints:
         """(N,) what each phone leads to from each node; it must lead on there."""
-        nodes = as_index(nodes)
-        earlier = self.phones_next.take(nodes) & _BITS_BEFORE.take(as_index(phones))
-        return np.add(self.first_child.take(nodes), bit_count(earlier), dtype=np.int64)
+        earlier = self.phones_next[nodes] & _BITS_BEFORE[phones]
+        return np.add(self.first_child[nodes], bit_count(earlier), dtype=np.int64)
 
     def words_of(self, nodes: Ints) -> tuple[Ints, NDArray[Any]]:
         """The words that end at nodes: for each the index into `nodes`, and the word."""
-        nodes = as_index(nodes)
-        after = self.first_word[1:].take(nodes)
-        counts = after - self.first_word.take(nodes)
+        after = self.first_word[1:][nodes]
+        counts = after - self.first_word[nodes]
         which = np.arange(len(nodes)).repeat(counts)
         # The words of a node lie one after the other: count on to its last.
         after -= counts.cumsum(dtype=counts.dtype)
-        return which, self.words.take(after.take(which) + np.arange(len(which)))
+        return which, self.words[after[which] + np.arange(len(which))]
 
 
 def _nodes(spelt: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.uint8], Ints]:

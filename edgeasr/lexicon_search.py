@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeasr.bits import as_index
 from edgeasr.errors import ConfigError
 from edgeasr.language_model import LanguageModel
 from edgeasr.lexicon import ROOT, Lexicon
@@ -111,7 +110,7 @@ class WordGraph:
         self.lexicon = lexicon
         self.start = model.start
         ahead = self._ahead(slice(None))
-        ahead[1:] -= ahead.take(self.lexicon.parents)
+        ahead[1:] -= ahead[self.lexicon.parents]
         self.gain: NDArray[np.float32] = ahead
         self.num_places = len(self.lexicon) + int(self.lexicon.num_phones)
 
@@ -305,7 +304,7 @@ class PrefixSearch:
         stay = np.empty((2, len(blank)))
         np.add(blank, token, out=stay[BLANK])
         stay[BLANK] *= heard.blank
-        np.multiply(token, heard.probs.take(as_index(self.whole[LABEL])), out=stay[TOKEN])
+        np.multiply(token, heard.probs[self.whole[LABEL]], out=stay[TOKEN])
         return stay
 
     def _candidates(self, heard: Heard) -> _Candidates:
@@ -318,7 +317,7 @@ class PrefixSearch:
         num_stays = len(stays)
         num_both = num_stays + len(longer.prob)
         size = num_both + len(ended.prob)
-        ends = longer.phone.take(ended.source)
+        ends = longer.phone[ended.source]
         now = np.empty((RECORD, size), np.int64)
         now[:, :num_stays] = self.whole[:RECORD].take(stays, axis=1)
         now[NODE, num_stays:num_both], now[NODE, num_both:] = longer.node, ROOT
@@ -330,7 +329,7 @@ class PrefixSearch:
         probs = np.zeros((2, size))
         probs[:, :num_stays] = stay.take(stays, axis=1)
         probs[TOKEN, num_stays:num_both], probs[TOKEN, num_both:] = longer.prob, ended.prob
-        source = np.concatenate((stays, longer.source, longer.source.take(ended.source)))
+        source = np.concatenate((stays, longer.source, longer.source[ended.source]))
         return _Candidates(source, now, probs, ended.word, (num_stays, num_both))
 
     def _longer(self, heard: Heard, best: float) -> tuple[_Longer, float]:
@@ -341,38 +340,38 @@ class PrefixSearch:
         """
         node, state, label = self.whole[:KEY]
         source, phone, child = self.graph.children(node, state, heard.phones)
-        from_blank = label.take(source) == phone
-        prob = np.where(from_blank, self.parts[BLANK].take(source), self.scores.take(source))
-        prob *= heard.probs.take(as_index(phone))
-        prob *= np.exp(self.graph.gain.take(as_index(child)), dtype=np.float64)
+        from_blank = label[source] == phone
+        prob = np.where(from_blank, self.parts[BLANK][source], self.scores[source])
+        prob *= heard.probs[phone]
+        prob *= np.exp(self.graph.gain[child], dtype=np.float64)
         floor = max(best, _highest(prob)) * self._least
         kept = (prob > floor).nonzero()[0]
-        source = source.take(kept)
-        return _Longer(source, phone.take(kept), child.take(kept), state.take(source), prob.take(kept)), floor
+        source = source[kept]
+        return _Longer(source, phone[kept], child[kept], state[source], prob[kept]), floor
 
     def _ended(self, longer: _Longer, floor: float) -> _Ended:
         """The words whose phones are complete, but those far behind."""
         graph, node = self.graph, longer.node
         source, word = graph.lexicon.words_of(node)
-        log_probs, state = graph.model.score(longer.state.take(source), word)
+        log_probs, state = graph.model.score(longer.state[source], word)
         # The likeliest word below the node has counted so far.
-        log_probs = log_probs - graph.lexicon.best.take(as_index(node)).take(source)
+        log_probs = log_probs - graph.lexicon.best[node][source]
         log_probs *= graph.config.lm_weight
-        prob = longer.prob.take(source)
+        prob = longer.prob[source]
         prob *= np.exp(log_probs, dtype=np.float64)
         kept = (prob > floor).nonzero()[0]
-        return _Ended(source.take(kept), word.take(kept), state.take(kept), prob.take(kept))
+        return _Ended(source[kept], word[kept], state[kept], prob[kept])
 
     def _selected(self, candidates: _Candidates) -> tuple[Ints, Doubles]:
         """The likeliest candidates, in order, with their probabilities; those that are the same prefix add up."""
         most, probs, keys = self.graph.config.max_prefixes, candidates.probs, candidates.now[KEY]
         order = np.lexsort((-(probs[BLANK] + probs[TOKEN]), keys))
-        keys = keys.take(order)
+        keys = keys[order]
         new = np.empty(len(keys), np.bool_)
         new[0] = True
         np.not_equal(keys[1:], keys[:-1], out=new[1:])
         first = new.nonzero()[0]
-        likeliest = order.take(first)
+        likeliest = order[first]
         both = np.add.reduceat(probs.take(order, axis=1), first, axis=1)
         probs.fill(0.0)
         probs[BLANK][likeliest], probs[TOKEN][likeliest] = both
@@ -380,7 +379,7 @@ class PrefixSearch:
         best = _highest(total)
         kept = (total > best * self._least).nonzero()[0]
         if len(kept) > most:
-            kept = kept.take(total.take(kept).argpartition(-most)[-most:])
+            kept = kept[total[kept].argpartition(-most)[-most:]]
             kept.sort()
         both = probs.take(kept, axis=1)
         both /= best
@@ -389,7 +388,7 @@ class PrefixSearch:
 
     def _advance(self, candidates: _Candidates, chosen: Ints, both: Doubles, heard: Doubles, frame: int) -> None:
         """Make the chosen candidates the present prefixes. both: (2, N) probabilities; heard: (P,) log-probabilities"""
-        source = candidates.source.take(chosen)
+        source = candidates.source[chosen]
         whole, parts = self.whole.take(source, axis=1), self.parts.take(source, axis=1)
         parts[:SOUNDS] = both
         longer_from, ended_from = chosen.searchsorted(candidates.bounds).tolist()
@@ -399,14 +398,14 @@ class PrefixSearch:
         begins = before == ROOT
         np.copyto(whole[FIRST, longer_from:], frame, where=begins)
         whole[LAST, longer_from:] = frame + 1
-        sound = heard.take(as_index(whole[LABEL, longer_from:]))
+        sound = heard[whole[LABEL, longer_from:]]
         parts[SOUND, longer_from:] = sound
         sounds = parts[SOUNDS, longer_from:]
         np.copyto(sounds, 0.0, where=begins)
         sounds += sound
         if ended_from < len(chosen):
-            words = candidates.words.take(chosen[ended_from:] - candidates.bounds[1])
-            num_phones = self.graph.lexicon.depth.take(as_index(before[ended_from - longer_from :])) + 1
+            words = candidates.words[chosen[ended_from:] - candidates.bounds[1]]
+            num_phones = self.graph.lexicon.depth[before[ended_from - longer_from :]] + 1
             log_odds = np.log(parts[TOKEN, ended_from:]) + self.behind
             self._record(whole[RECORD:, ended_from:], parts[SOUNDS, ended_from:] / num_phones, log_odds, words)
         self.whole, self.parts = whole, parts
@@ -475,7 +474,7 @@ def _hold(whole: Ints, parts: Doubles, heard: Doubles, frame: int) -> None:
     held &= whole[NODE] != ROOT
     if np.count_nonzero(held):
         np.copyto(whole[LAST], frame + 1, where=held)
-        gain = heard.take(as_index(whole[LABEL]))
+        gain = heard[whole[LABEL]]
         gain -= parts[SOUND]
         np.maximum(gain, 0.0, out=gain)
         gain *= held

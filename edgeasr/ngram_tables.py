@@ -167,8 +167,8 @@ class NgramTables:
         nearest *= len(each)
         nearest += each
         block = block.take(nearest)
-        earlier = self.followed.take(block) & _BEFORE.take(place.take(nearest))
-        number: Ints = np.add(self.first_number.take(block), bit_count(earlier), dtype=np.int64)
+        earlier = self.followed[block] & _BEFORE[place.take(nearest)]
+        number: Ints = np.add(self.first_number[block], bit_count(earlier), dtype=np.int64)
         number *= goes_on.take(nearest)
         return number
 
