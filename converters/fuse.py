@@ -16,6 +16,7 @@ import onnx_ir
 from onnx_ir.passes import common
 from onnxscript.rewriter import MatchResult, pattern, rewrite
 
+from edgeasr.converters.fuse_pool import align_pool
 from edgeasr.converters.fuse_positions import Angles, WindowMask
 from edgeasr.converters.rewriting import as_array, constant, is_constant, require
 from edgeasr.converters.windows import open_windows
@@ -35,6 +36,8 @@ def fuse(model: bytes, rules: Sequence[MakeRule] | None = None) -> bytes:
     graph.opset_imports[DOMAIN] = 1
     for make in RULES if rules is None else rules:
         graph = rewrite(graph, [make()])
+    if rules is None:
+        align_pool(graph)
     graph.graph.sort()
     tidy = onnx_ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
