@@ -36,9 +36,12 @@ def test_usual_operators_are_as_many_as_asked(length):
     out = run(model, x=x, y=np.full((4, 192), 2.0, np.float32))
     # The last of each eight are shares of four heads, which add up to one in each.
     np.testing.assert_allclose(out.reshape(16, 48).sum(axis=1), 1.0, rtol=1e-5)
-    for kind in (b"Mul", b"Concat", b"Slice", b"LayerNormalization", b"Transpose", b"Softmax"):
+    products = length // 4
+    for kind in (b"Concat", b"Slice", b"LayerNormalization", b"Transpose", b"Softmax"):
         assert model.count(b"\x22" + bytes([len(kind)]) + kind) == length // 8
     assert model.count(b"\x22\x07Reshape") == length // 4
+    assert model.count(b"\x22\x0dMatMulInteger") == products
+    assert model.count(b"\x22\x03Mul") == length // 8 + 2 * products
 
 
 def test_rates_are_operations_over_the_best_time(monkeypatch):
@@ -62,11 +65,11 @@ def test_rates_are_operations_over_the_best_time(monkeypatch):
 
     monkeypatch.setattr(arithmetic, "fp32_product", note("fp32", lambda shape: 199.0))
     monkeypatch.setattr(arithmetic, "int8_products", note("int8", products_us))
-    monkeypatch.setattr(arithmetic, "usual_operators", note("usual", lambda length: 0.5 * length))
+    monkeypatch.setattr(arithmetic, "usual_operators", note("usual", lambda length: (0.5 + 99.0 / 4) * length))
     monkeypatch.setattr(arithmetic, "_sums", note("sums", sums_us))
     monkeypatch.setattr(arithmetic, "_side_by_side", note("wide", lambda count: count * (0.5 + 2 * 0.25)))
     monkeypatch.setattr(arithmetic, "_session", lambda model, threads: (model, threads))
-    monkeypatch.setattr(arithmetic, "_best_s", lambda session, feed, effort: seconds[session[0]] / session[1])
+    monkeypatch.setattr(arithmetic, "_rounds", lambda session, feed, effort: [3.0, seconds[session[0]] / session[1]])
     found = measure_arithmetic((1, 2), Effort(shapes=((64, 100, 50),)))
     operations = 2 * 64 * 100 * 50
     assert found.fp32_gflops == pytest.approx({1: operations / 200e-6 / 1e9, 2: 2 * operations / 200e-6 / 1e9})

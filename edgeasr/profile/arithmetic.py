@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -28,6 +28,8 @@ QUICK_SHAPES = ((128, 512, 512),)
 _FRAMES = (4, 192)
 _LOOK_BACK = (100, 192)
 _TINY_PRODUCT = (4, 64, 64)
+_USUAL_PRODUCT = (*_FRAMES, _FRAMES[1])
+_BETWEEN = 4  # operators from product to product
 _SMALL_PRODUCT = (4, 256, 256)
 _MANY_TENSORS = 33
 _KINDS = 8  # of usual operators
@@ -39,7 +41,7 @@ class Effort:
 
     shapes: rows, inner size and columns of products
     rounds: of which the best counts
-    chain:  operators in a chain: as many as a model has, whose own data fill the first caches
+    chain:  operators in a chain: as many as a model has, and with its products as many weights
     """
 
     shapes: tuple[tuple[int, int, int], ...] = FULL_SHAPES
@@ -55,7 +57,8 @@ QUICK = Effort(QUICK_SHAPES, rounds=4, sample_s=0.003, chain=256)
 class Arithmetic:
     """What the machine computes, by number of threads, and what operators take on one thread.
 
-    operator_us:       one on a few hundred numbers, the mean of the usual kinds: mostly the runtime's own time
+    operator_us:       one on a few hundred numbers, the mean of the usual kinds: mostly the runtime's own time.
+                       Between them run products, whose weights push all else out of the first caches
     tensor_us:         handing a small tensor to the runtime, or taking one from it
     product_us:        a product in dynamic int8 with a few thousand weights
     few_rows_gops:     of int8 products with few rows, as a chunk has, whose weights do not stay in the first caches;
@@ -86,28 +89,34 @@ def measure_arithmetic(
             progress(f"products {rows} x {inner} x {columns}, {count} thread{'s' * (count > 1)}", i / len(jobs))
         fp32[count] = max(fp32[count], _rate(fp32_product(shape), shape, count, effort))
         int8[count] = max(int8[count], _rate(int8_products(shape), shape, count, effort))
-    operator_us, product_us = _operator_us(effort), _product_us(_TINY_PRODUCT, effort)
+    operator_us, product_us, sum_us = _operator_us(effort), _product_us(_TINY_PRODUCT, effort), _sum_us(_FRAMES, effort)
     return Arithmetic(
         fp32,
         int8,
         operator_us=operator_us,
-        tensor_us=_tensor_us(operator_us, effort),
+        tensor_us=_tensor_us(sum_us, effort),
         product_us=product_us,
         few_rows_gops=_few_rows_gops(product_us, effort),
-        operator_gb_per_s=_operator_gb_per_s(effort),
+        operator_gb_per_s=_operator_gb_per_s(sum_us, effort),
     )
 
 
 def _operator_us(effort: Effort) -> float:
+    """By a chain of operators with products between them, and one of as many products alone."""
     feed: Feed = {name: np.ones(_FRAMES, np.float32) for name in ("x", "y")}
-    return _each_us(usual_operators, effort.chain, feed, effort)
+    lengths = _KINDS, effort.chain
+    mixed = [usual_operators(length) for length in lengths]
+    alone = [int8_products(_USUAL_PRODUCT, length // _BETWEEN) for length in lengths]
+    mixed_s, longer_mixed_s, alone_s, longer_alone_s = _best_s([*mixed, *alone], feed, effort)
+    operators_s = (longer_mixed_s - mixed_s) - (longer_alone_s - alone_s)
+    return max(0.0, operators_s) / (effort.chain - _KINDS) * 1e6
 
 
-def _tensor_us(operator_us: float, effort: Effort) -> float:
-    """By a graph of operators side by side, each of which has an input and an output of the graph."""
+def _tensor_us(small_us: float, effort: Effort) -> float:
+    """By a graph of small operators side by side, each of which has an input and an output of the graph."""
     feed: Feed = {f"x{i}": np.ones(_FRAMES, np.float32) for i in range(_MANY_TENSORS)}
-    few_s, many_s = (_best_s(_session(_side_by_side(count), 1), feed, effort) for count in (1, _MANY_TENSORS))
-    return max(0.0, (many_s - few_s) * 1e6 / (_MANY_TENSORS - 1) - operator_us) / 2
+    few_s, many_s = _best_s([_side_by_side(count) for count in (1, _MANY_TENSORS)], feed, effort)
+    return max(0.0, (many_s - few_s) * 1e6 / (_MANY_TENSORS - 1) - small_us) / 2
 
 
 def _product_us(shape: tuple[int, int, int], effort: Effort) -> float:
@@ -120,19 +129,21 @@ def _few_rows_gops(tiny_us: float, effort: Effort) -> float:
     return operations / max(_product_us(_SMALL_PRODUCT, effort) - tiny_us, 1e-3) / 1e3
 
 
-def _operator_gb_per_s(effort: Effort) -> float:
+def _operator_gb_per_s(small_us: float, effort: Effort) -> float:
     """Of sums, which read two tensors and write one."""
-    taken = {}
-    for shape in (_FRAMES, _LOOK_BACK):
-        feed: Feed = {name: np.ones(shape, np.float32) for name in ("x", "y")}
-        taken[shape] = _each_us(partial(_sums, shape), effort.chain // 4, feed, effort)
     moved = 3 * 4 * (math.prod(_LOOK_BACK) - math.prod(_FRAMES))
-    return moved / max(taken[_LOOK_BACK] - taken[_FRAMES], 1e-3) / 1e3
+    return moved / max(_sum_us(_LOOK_BACK, effort) - small_us, 1e-3) / 1e3
+
+
+def _sum_us(shape: tuple[int, int], effort: Effort) -> float:
+    """One after another, of tensors that stay in the first cache."""
+    feed: Feed = {name: np.ones(shape, np.float32) for name in ("x", "y")}
+    return _each_us(partial(_sums, shape), effort.chain // 4, feed, effort)
 
 
 def _each_us(chain: Callable[[int], bytes], length: int, feed: Feed, effort: Effort) -> float:
     """Microseconds of each operator of a chain; what calling the graph takes is not counted."""
-    shorter_s, longer_s = (_best_s(_session(chain(count), 1), feed, effort) for count in (_KINDS, length))
+    shorter_s, longer_s = _best_s([chain(count) for count in (_KINDS, length)], feed, effort)
     return max(0.0, longer_s - shorter_s) / (length - _KINDS) * 1e6
 
 
@@ -154,26 +165,39 @@ def int8_products(shape: tuple[int, int, int], length: int = 1) -> bytes:
     length: products one after the other; of more than one `inner` and `columns` are equal
     """
     rows, inner, columns = shape
-    rng = np.random.default_rng(0)
     nodes: list[Node] = []
-    constants: dict[str, NDArray[np.generic]] = {
-        "zero": np.zeros(columns, np.int8),
-        "weight_scale": np.full(columns, 0.01, np.float32),
-    }
+    constants: dict[str, NDArray[np.generic]] = _of_all_products(columns)
     for i, (given, made) in enumerate(pairwise(_names(length))):
-        constants[f"weight{i}"] = rng.integers(-64, 64, (inner, columns), np.int8)
-        nodes += [
-            Node("DynamicQuantizeLinear", [given], [f"int8_{i}", f"scale{i}", f"zero{i}"]),
-            Node("MatMulInteger", [f"int8_{i}", f"weight{i}", f"zero{i}", "zero"], [f"sums{i}"]),
-            Node("Cast", [f"sums{i}"], [f"floats{i}"], {"to": 1}),
-            Node("Mul", [f"scale{i}", "weight_scale"], [f"product_scale{i}"]),
-            Node("Mul", [f"floats{i}", f"product_scale{i}"], [made]),
-        ]
+        nodes += _int8_product(i, given, made)
+        constants[f"weight{i}"] = _int8_weight(i, inner, columns)
     return serialised(nodes, [Value("x", (rows, inner))], [Value("out", (rows, columns))], constants)
 
 
+def _int8_product(number: int, given: str, made: str) -> list[Node]:
+    """One that reads and makes the named tensors; its weights are `weight` and the number."""
+    i = number
+    return [
+        Node("DynamicQuantizeLinear", [given], [f"int8_{i}", f"scale{i}", f"zero{i}"]),
+        Node("MatMulInteger", [f"int8_{i}", f"weight{i}", f"zero{i}", "zero"], [f"sums{i}"]),
+        Node("Cast", [f"sums{i}"], [f"floats{i}"], {"to": 1}),
+        Node("Mul", [f"scale{i}", "weight_scale"], [f"product_scale{i}"]),
+        Node("Mul", [f"floats{i}", f"product_scale{i}"], [made]),
+    ]
+
+
+def _of_all_products(columns: int) -> dict[str, NDArray[np.generic]]:
+    return {"zero": np.zeros(columns, np.int8), "weight_scale": np.full(columns, 0.01, np.float32)}
+
+
+def _int8_weight(number: int, inner: int, columns: int) -> NDArray[np.int8]:
+    return np.random.default_rng(number).integers(-64, 64, (inner, columns), np.int8)
+
+
 def usual_operators(length: int) -> bytes:
-    """The operators of attention in turn, on tensors of a few hundred numbers. length: a multiple of eight"""
+    """The operators of attention in turn, on tensors of a few hundred numbers, and products between them.
+
+    length: of operators, products apart; a multiple of eight
+    """
     frames, dims = _FRAMES
     heads = 4
     kinds: list[tuple[str, list[str], dict[str, int | tuple[int, ...]]]] = [
@@ -186,18 +210,22 @@ def usual_operators(length: int) -> bytes:
         ("Softmax", [], {"axis": -1}),
         ("Reshape", ["by_frame"], {}),
     ]
-    names = _names(length)
     nodes = []
-    for i, (given, made) in enumerate(pairwise(names)):
-        op_type, others, attributes = kinds[i % len(kinds)]
-        nodes.append(Node(op_type, [given, *others], [made], attributes))
     constants: dict[str, NDArray[np.generic]] = {
+        **_of_all_products(dims),
         "cut_from": np.array([frames // 2]),
         "cut_to": np.array([frames // 2 + frames]),
         "ones": np.ones(dims, np.float32),
         "by_head": np.array([frames, heads, dims // heads]),
         "by_frame": np.array(_FRAMES),
     }
+    for i, (given, made) in enumerate(pairwise(_names(length))):
+        op_type, others, attributes = kinds[i % len(kinds)]
+        read = given if i % _BETWEEN else f"product{i}"
+        if read != given:
+            nodes += _int8_product(i, given, read)
+            constants[f"weight{i}"] = _int8_weight(i, dims, dims)
+        nodes.append(Node(op_type, [read, *others], [made], attributes))
     return serialised(nodes, [Value("x", _FRAMES), Value("y", _FRAMES)], [Value("out", _FRAMES)], constants)
 
 
@@ -225,7 +253,8 @@ def _names(length: int) -> list[str]:
 def _rate(model: bytes, shape: tuple[int, int, int], threads: int, effort: Effort) -> float:
     rows, inner, columns = shape
     feed: Feed = {"x": np.random.default_rng(1).standard_normal((rows, inner), np.float32)}
-    return 2 * rows * inner * columns / _best_s(_session(model, threads), feed, effort) / 1e9
+    (seconds,) = _best_s([model], feed, effort, threads)
+    return 2 * rows * inner * columns / seconds / 1e9
 
 
 def _session(model: bytes, threads: int) -> Any:
@@ -236,12 +265,14 @@ def _session(model: bytes, threads: int) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _best_s(session: Any, feed: Feed, effort: Effort) -> float:
-    """Seconds of a run in the best round; the first rounds only find out how many runs fit into one."""
-    return min(_rounds(session, feed, effort))
+def _best_s(models: Sequence[bytes], feed: Feed, effort: Effort, threads: int = 1) -> list[float]:
+    """Seconds of a run of each in its best round; rounds of all in turn, so that all have the machine's good times."""
+    rounds = zip(*(_rounds(_session(model, threads), feed, effort) for model in models), strict=True)
+    return [min(taken) for taken in zip(*rounds, strict=True)]
 
 
 def _rounds(session: Any, feed: Feed, effort: Effort) -> Iterator[float]:
+    """Seconds of a run, round by round; the first only finds out how many runs fit into one."""
     best_s = math.inf
     given = {value.name: feed[value.name] for value in session.get_inputs()}
     for _ in range(effort.rounds + 1):

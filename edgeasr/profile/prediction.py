@@ -1,8 +1,8 @@
 """What a step would take on a machine that is not here, from what the machine can do and what the model asks of it.
 
-    time = operators x operator_us                       the runtime's own time
+    time = (operators - products) x operator_us          the runtime's own time
          + tensors x tensor_us                           handing the state over, in and out
-         + products x (product_us - operator_us)         int8 products quantise what they multiply
+         + products x product_us                         int8 products quantise what they multiply
          + max(weight_bytes / B, 2 MACs / peak)          weights are read, and multiplied meanwhile
          + state_bytes / B + activation_bytes / operator_gb_per_s
 
@@ -23,12 +23,13 @@ from edgeasr.profile.machine import Machine, nearest_below
 if TYPE_CHECKING:
     from edgeasr.profile.operators import GraphProfile, Operator
 
-# Of a machine with a 7-zip rating, measured with `edgeasr profile` and `7z b -mmt1` on the one that trained the model.
+# Of a machine with a 7-zip rating (an AMD EPYC of 2021 without AVX-512; of processor time it got), measured with
+# `edgeasr profile --refresh` and `7z b -mmt1`, the least of nine and the mean of two runs beside other programs.
 # The runtime's own time is taken to be proportional to the rating: a guess, good to a factor of two or three.
-REFERENCE_MIPS = 3740
-REFERENCE_OPERATOR_US = 0.4
-REFERENCE_TENSOR_US = 0.75
-REFERENCE_PRODUCT_US = 1.0
+REFERENCE_MIPS = 2650
+REFERENCE_OPERATOR_US = 2.3
+REFERENCE_TENSOR_US = 0.86
+REFERENCE_PRODUCT_US = 2.1
 # Shares of the arithmetic that a core's pipes allow which products reach: as ONNX Runtime's do here. Its int8 products
 # reach 0.7 with hundreds of rows, and 0.4 of that with the four of a chunk.
 FP32_SHARE, INT8_SHARE = 0.7, 0.28
@@ -146,8 +147,8 @@ def predict(device: DeviceProfile | Machine, work: Work, threads: int = 1) -> Pr
     working_set = work.weight_bytes + work.state_bytes
     fp32, int8 = figures.peaks(threads)
     read, moved = (figures.gb_per_s(working_set, threads, kernel) for kernel in ("read", "copy"))
-    operators_us = work.operators * figures.operator_us + work.tensors * figures.tensor_us
-    operators_us += work.products * max(0.0, figures.product_us - figures.operator_us)
+    operators_us = (work.operators - work.products) * figures.operator_us + work.products * figures.product_us
+    operators_us += work.tensors * figures.tensor_us
     memory_us = work.weight_bytes / read / 1e3
     compute_us = (2 * work.fp32_macs / fp32 + 2 * work.int8_macs / int8) / 1e3
     activations_us = work.state_bytes / moved / 1e3 + work.activation_bytes / figures.operator_gb_per_s / 1e3
