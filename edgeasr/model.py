@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import re
 from collections.abc import Mapping
 from functools import cached_property, partial
@@ -52,7 +53,9 @@ class Emissions(NamedTuple):
     def speech(self) -> float:
         """Share of the frames that is not blank."""
         heard = self.tokens if self.phones is None else self.phones
-        return float(1 - np.exp(heard[:, 0]).mean())
+        # For the few frames of a chunk numpy would take ten times as long.
+        blanks = heard[:, 0].tolist()
+        return 1 - sum(map(math.exp, blanks)) / len(blanks)
 
 
 class AcousticModel:
