@@ -35,6 +35,16 @@ def test_attention_as_one_operator_counts_scores_and_means():
     assert operator_work("MultiHeadAttention", [queries, keys, keys], [queries]).macs == 2 * 4 * 104 * 192
 
 
+def test_attention_counts_what_is_cached_whichever_operators_it_is():
+    queries, new, past = tensor(1, 4, 192), tensor(1, 4, 192), tensor(1, 4, 100, 48, kind="state")
+    whole = tensor(1, 4, 104, 48)
+    one = operator_work("MultiHeadAttention", [queries, new, new, past, past], [queries, whole, whole])
+    rows, keys, weights = tensor(4, 1, 4, 48), tensor(104, 1, 4, 48), tensor(1, 4, 4, 104)
+    scores = operator_work("FusedMatMul", [rows, keys], [weights])
+    means = operator_work("FusedMatMul", [weights, keys], [tensor(1, 4, 4, 48)])
+    assert one.macs == scores.macs + means.macs == 2 * 4 * 104 * 192
+
+
 def test_bytes_are_told_apart_by_what_they_are():
     weight = tensor(192, 500, dtype="int8", kind="weight")
     work = operator_work("DynamicQuantizeMatMul", [tensor(4, 192), weight], [tensor(4, 500)])

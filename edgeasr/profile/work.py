@@ -100,9 +100,15 @@ def _macs(op_type: str, inputs: Sequence[Sequence[int]], outputs: Sequence[Seque
     if op_type in _CONVOLUTIONS | _INT8_CONVOLUTIONS:
         weight = inputs[3] if op_type == "QLinearConv" else inputs[1]
         return math.prod(outputs[0]) * math.prod(weight[1:])
-    if op_type in _ATTENTIONS:  # queries and keys (B, T, C): scores, and the mean of the values
-        return 2 * math.prod(inputs[0]) * inputs[1][-2]
+    if op_type in _ATTENTIONS:  # queries (B, Q, C): scores, and the mean of the values
+        return 2 * math.prod(inputs[0]) * _num_keys(inputs, outputs)
     return 0
+
+
+def _num_keys(inputs: Sequence[Sequence[int]], outputs: Sequence[Sequence[int]]) -> int:
+    """Of an attention, (B, K, C) or (B, H, K, D); where it appends new ones to a cache it gives all of them back."""
+    keys = outputs[1] if len(outputs) > 1 else inputs[1]
+    return keys[-2]
 
 
 def _second_factor(op_type: str, inputs: Sequence[Sequence[int]]) -> Sequence[int]:
