@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 from edgeasr.errors import BundleError, ConfigError, ManifestError
 from edgeasr.manifest import read_manifest
 from edgeasr.phones import PHONES, read_dictionary
+from edgeasr.train import loop
 from edgeasr.train.checkpoint import Checkpoint, load_tensors
 from edgeasr.train.loop import BEST, LAST, RESUME, Trainer, learning_rate, train
 from edgeasr.train.phone_graph import build
@@ -419,3 +420,25 @@ def test_data_errors_come_before_hours_of_decoding(toy_recipe, toy_folder, tmp_p
 def test_observers_hear_nothing_by_default(toy_recipe, tmp_path, capsys):
     Trainer(toy_recipe(tmp_path, optimizer={"steps": 3}), Place(), Observer()).run()
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_processor_without_bf16_trains_in_fp32_and_says_so(toy_recipe, tmp_path, monkeypatch):
+    def weights(name, **optimizer):
+        recipe = toy_recipe(tmp_path / name, optimizer={"steps": 3, "warmup_steps": 1, **optimizer})
+        lines = []
+        train(recipe, lines.append)
+        return saved_state(recipe), [line for line in lines if "bf16" in line]
+
+    asked_for_fp32 = weights("fp32", bf16=False)
+    monkeypatch.setattr(loop, "computes_bf16", lambda device: True)
+    in_bf16 = weights("bf16")
+    monkeypatch.setattr(loop, "computes_bf16", lambda device: False)
+    without = weights("without")
+    assert_same(without[0], asked_for_fp32[0])
+    assert any(not torch.equal(in_bf16[0][name], tensor) for name, tensor in without[0].items())
+    assert (asked_for_fp32[1], in_bf16[1]) == ([], [])
+    assert without[1] == ["this processor has no instructions for bf16: training in fp32 (optimizer.bf16)"]
+
+
+def test_gpus_are_taken_to_compute_bf16():
+    assert loop.computes_bf16(torch.device("cuda"))

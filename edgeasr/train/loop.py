@@ -48,6 +48,13 @@ def learning_rate(step: int, peak: float, warmup: int, total: int) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / (total - warmup))))
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether products in bf16 are fast: without instructions for them they take up to thirty times as long as in fp32."""
+    if device.type != "cpu":
+        return True
+    return torch._C._has_mkldnn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 class Trainer:
     """One run of one recipe. Call `run`; everything else is a part of it."""
 
@@ -58,6 +65,7 @@ class Trainer:
         self.tokenizer = recipe.tokenizer
         torch.manual_seed(recipe.run.seed)
         self.device = place.device(recipe.run.device)
+        self.bf16 = recipe.optimizer.bf16 and computes_bf16(self.device)
         self.encoder = Encoder(recipe.model).to(self.device)
         self.encoder.frontend.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = Optimizer(self.encoder, recipe.optimizer)
@@ -77,6 +85,8 @@ class Trainer:
         self.observer.report(
             f"{num_parameters(self.encoder):,} parameters, {self.place.world} processes, step {self.step}"
         )
+        if self.recipe.optimizer.bf16 and not self.bf16:
+            self.observer.report("this processor has no instructions for bf16: training in fp32 (optimizer.bf16)")
         self.writer = None
         if self.place.leads:
             self.writer = SummaryWriter(str(self.recipe.directory / "logs"), purge_step=self.step)
@@ -131,7 +141,7 @@ class Trainer:
             batch = twice(batch)
         batch = batch._replace(features=self._distorted(batch)).to(self.device)
         self.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             emissions = self.model(batch.features, self._chunk_frames())
         # The mean over all tokens of all processes: gradients are averaged, so undo the division by world.
         loss = training_loss(emissions, batch, config.lower_ctc_weight, config.phone_weight, self.sequence)
@@ -184,8 +194,9 @@ class Trainer:
         encoder = Encoder(self.recipe.model).to(self.device)
         encoder.load_state_dict({**self.encoder.state_dict(), **self.average})
         encoder.eval()
-        bf16 = self.recipe.optimizer.bf16
-        rates = {dev.name: word_error_rate(encoder, dev, self.tokenizer, self.place, bf16) for dev in self.corpus.dev}
+        rates = {
+            dev.name: word_error_rate(encoder, dev, self.tokenizer, self.place, self.bf16) for dev in self.corpus.dev
+        }
         if rates:
             self._log({f"wer/{name}": rate for name, rate in rates.items()})
         first = next(iter(rates.values()), math.inf)

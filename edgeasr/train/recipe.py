@@ -114,7 +114,7 @@ class OptimizerConfig(FrozenConfig):
     phone_weight: float = 0.4  # of phones beside characters, in a model that has them
     crf_weight: float = 0.0  # of the sequence criterion in the loss of the final output's phones; the rest is CTC
     consistency_weight: float = 0.0  # above 0, every utterance is seen twice in a step, with masks of its own each time
-    bf16: bool = True
+    bf16: bool = True  # products of matrices, where the processor has instructions for it
     write_price: float = 0.0  # in nats, of a summary that the write gate lets through
     muon: bool = False  # for matrices inside the encoder: learns more a step, and costs a quarter of it on a CPU
 
