@@ -49,7 +49,7 @@ def learning_rate(step: int, peak: float, warmup: int, total: int) -> float:
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether products in bf16 are fast: without instructions for them they take up to thirty times as long as in fp32."""
+    """Whether it has instructions for products in bf16, which take up to thirty times as long as in fp32 without."""
     if device.type != "cpu":
         return True
     return torch._C._has_mkldnn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
