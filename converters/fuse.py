@@ -195,6 +195,40 @@ class WindowedAttention(pattern.RewriteRuleClassBase):
         return op.Reshape(context, constant(op, [1, length, num_heads * head_dim])), *kept
 
 
+class PackedRotation(pattern.RewriteRuleClassBase):
+    """Queries, keys and values turned as they come, side by side: values by nothing.
+
+    One operator turns all heads of a frame where two turned queries and keys, and what is split then needs no other
+    form. Behind the angles of a chunk's frames stands one of zero, which leaves values as they are.
+    """
+
+    def pattern(self, op: Any, x: Any, cos: Any, sin: Any, rows: Any, heads: Any) -> Any:
+        query, key, value = op.Split(x, axis=2, num_outputs=3, _outputs=3)
+
+        def turned(part: Any) -> Any:
+            tables = (op.Reshape(table, pattern.ANY_VALUE) for table in (cos, sin))
+            return op.RotaryEmbedding(part, pattern.ANY_VALUE, *tables, num_heads=heads, _domain=DOMAIN)
+
+        return op.Reshape(turned(query), rows), op.Reshape(turned(key), rows), op.Reshape(value, rows)
+
+    def check(self, op: Any, rows: Any, **_: Any) -> MatchResult:
+        of_time = is_constant(rows) and as_array(rows).shape == (len(_TIME_FIRST),) and as_array(rows)[1] == 1
+        return require(of_time, "not in rows of time of one stream, or their number varies")
+
+    def rewrite(self, op: Any, x: Any, cos: Any, sin: Any, rows: Any, **_: Any) -> Any:
+        length, batch, num_heads, head_dim = (int(size) for size in as_array(rows))
+        packed = op.Reshape(x, constant(op, [length, batch, 3 * num_heads, head_dim]))
+        # The operator takes heads for positions here, and wants a row of its tables for each.
+        still = np.zeros((max(1, 3 * num_heads - length), head_dim // 2), np.float32)
+        tables = (
+            op.Concat(op.Reshape(table, constant(op, [length, head_dim // 2])), constant(op, of_zero), axis=0)
+            for table, of_zero in ((cos, still + 1), (sin, still))
+        )
+        turns = [[frame] * 2 * num_heads + [length] * num_heads for frame in range(length)]
+        turned = op.RotaryEmbedding(packed, constant(op, turns), *tables, _domain=DOMAIN)
+        return op.Split(turned, axis=2, num_outputs=3, _outputs=3)
+
+
 class DepthwiseConvolution(pattern.RewriteRuleClassBase):
     """A depthwise convolution over the few frames of a chunk: each frame's window times the kernel, and a sum.
 
@@ -223,6 +257,7 @@ RULES: Sequence[MakeRule] = (
     Rotation.rule,
     Attention.rule,
     WindowedAttention.rule,
+    PackedRotation.rule,
     DepthwiseConvolution.rule,
     WindowMask.rule,
     Angles.rule,

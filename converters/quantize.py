@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnx
+from onnx import numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
+
+_ZERO_POINT = 3  # input of MatMulInteger, of the weights
 
 
 def quantize_int8(model: bytes) -> bytes:
@@ -27,7 +31,22 @@ def quantize_int8(model: bytes) -> bytes:
             reduce_range=True,
             weight_type=QuantType.QInt8,
         )
-        return target.read_bytes()
+        quantised: bytes = _without_zero_points(onnx.load(target)).SerializeToString()
+        return quantised
+
+
+def _without_zero_points(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Weights are symmetric: their zero points are zeros, column by column, which products need not be told."""
+    graph = model.graph
+    zeros = {tensor.name for tensor in graph.initializer if not numpy_helper.to_array(tensor).any()}
+    for node in graph.node:
+        if node.op_type == "MatMulInteger" and node.input[_ZERO_POINT:] and node.input[_ZERO_POINT] in zeros:
+            del node.input[_ZERO_POINT:]
+    read = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in read]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return model
 
 
 @contextmanager

@@ -123,6 +123,34 @@ def test_int8_weights_are_of_seven_bits_for_each_channel(exported):
         assert not [n.name for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in kept], part
 
 
+def test_int8_products_are_not_told_that_weights_are_symmetric(exported):
+    for model in models(exported.bundle, "onnx-int8").values():
+        products = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
+        assert {len(node.input) for node in products} == {3}
+        read = {name for node in model.graph.node for name in node.input}
+        assert initializers(model).keys() <= read
+
+
+@pytest.mark.parametrize(("zero_points", "inputs"), [([0, 0], 3), ([0, 1], 4)])
+def test_only_zero_points_that_change_nothing_are_left_out(zero_points, inputs):
+    from edgeasr.converters.quantize import _without_zero_points
+
+    constants = {"weights": [[1, 2]], "zero_points": zero_points}
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMulInteger", ["x", "weights", "x_zero_point", "zero_points"], ["y"])],
+        "product",
+        [
+            onnx.helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, [1, 1]),
+            onnx.helper.make_tensor_value_info("x_zero_point", onnx.TensorProto.UINT8, []),
+        ],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.INT32, [1, 2])],
+        [onnx.numpy_helper.from_array(np.array(values, np.int8), name) for name, values in constants.items()],
+    )
+    found = _without_zero_points(onnx.helper.make_model(graph)).graph
+    assert len(found.node[0].input) == inputs
+    assert ("zero_points" in {tensor.name for tensor in found.initializer}) is (inputs == 4)
+
+
 def test_int8_is_smaller(exported):
     sizes = {kind: exported.made.size_bytes(kind) for kind in ARTEFACTS}
     assert sizes["onnx-int8"] < sizes["onnx-fp32"]
@@ -377,13 +405,16 @@ def test_quantising_says_nothing_and_leaves_logging_as_it_was(exported, capfd, c
 def test_other_warnings_are_heard(exported, caplog, monkeypatch):
     from edgeasr.converters import quantize
 
+    expected = quantize_int8(exported.onnx["memory"])
+    without_warnings = quantize.quantize_dynamic
+
     def quantise(source, target, **options):
         logging.getLogger().warning("Please consider to run pre-processing before quantization")
         logging.getLogger().warning("the disk is full")
-        target.write_bytes(b"quantised")
+        without_warnings(source, target, **options)
 
     monkeypatch.setattr(quantize, "quantize_dynamic", quantise)
-    assert quantize_int8(b"model") == b"quantised"
+    assert quantize_int8(exported.onnx["memory"]) == expected
     assert [record.message for record in caplog.records] == ["the disk is full"]
 
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeasr.backends import load_graph
 from edgeasr.backends.windows import METADATA
-from edgeasr.converters.fuse import RULES, Attention, DepthwiseConvolution, fuse
+from edgeasr.converters.fuse import RULES, Attention, fuse
 from edgeasr.converters.signature import MemoryGraph, StepGraph
 from edgeasr.converters.to_onnx import to_onnx
 from edgeasr.encoder import Encoder
@@ -49,7 +49,8 @@ def random_inputs(graph, rng):
 def stream(model, chunks=CHUNKS):
     """Outputs of every chunk of a stream whose memory is full of something, from its first chunk on."""
     graph, rng = load_graph("onnxruntime", model, threads=1), np.random.default_rng(0)
-    state = random_inputs(graph, rng) | {"state.seen": np.zeros(1, np.int64), "state.pool.0.filled": np.array([4])}
+    one_chunk = np.array([graph.outputs["log_probs"].shape[1]])
+    state = random_inputs(graph, rng) | {"state.seen": np.zeros(1, np.int64), "state.pool.0.filled": one_chunk}
     state["state.pool.0.weight"] = 1 + np.abs(state["state.pool.0.weight"])
     outputs = []
     for _ in range(chunks):
@@ -73,8 +74,8 @@ def expected(step):
 
 @pytest.mark.parametrize(
     "rules",
-    [[], RULES[:1], RULES[:2], RULES[:3], [Attention.rule], [DepthwiseConvolution.rule], RULES[4:5], RULES[5:]],
-    ids=["none", "rotation", "attention", "windowed attention", "attention alone", "convolution", "mask", "angles"],
+    [[], *(RULES[:n] for n in range(1, 5)), *([rule] for rule in (Attention.rule, *RULES[4:]))],
+    ids=["none", "rotation", "attention", "windows", "packed", "attention alone", "convolution", "mask", "angles"],
 )
 def test_every_rule_leaves_the_values_of_a_stream_as_they_are(step, expected, rules):
     assert_same_stream(fuse(step, rules), expected)
@@ -89,13 +90,25 @@ def test_every_part_of_the_encoder_is_found(encoder, step):
     blocks = config.lower_blocks + config.upper_blocks
     assert before["MultiHeadAttention"] == before["RotaryEmbedding"] == 0
     assert after["MultiHeadAttention"] == config.upper_blocks  # reads of the memory
-    assert after["FusedMatMul"] == after["RotaryEmbedding"] == 2 * blocks
+    assert after["FusedMatMul"] == 2 * blocks
+    assert after["RotaryEmbedding"] == blocks
     assert after["Softmax"] == blocks
     assert after["Conv"] == before["Conv"] - blocks == 2
     assert (after["Sin"], after["Cos"], after["LessOrEqual"], after["And"]) == (1, 1, 0, 0)
     assert before["GatherElements"] == 3
     assert after["GatherElements"] == 0  # of the pool
     assert sum(after.values()) < 0.7 * sum(before.values())
+
+
+@pytest.mark.parametrize(("chunk", "heads"), [(4, 1), (4, 2), (8, 2), (16, 4)])
+def test_values_are_turned_by_nothing_whether_a_frame_has_more_heads_or_a_chunk_more_frames(toy_model, chunk, heads):
+    torch.manual_seed(1)
+    model = toy_model(chunk_frames=chunk, num_heads=heads, left_context=32, summary_strides=(32,))
+    exact = to_onnx(StepGraph(Encoder(model).eval()))
+    fused = fuse(exact)
+    encoder = model.encoder
+    assert count(fused)["RotaryEmbedding"] == encoder.lower_blocks + encoder.upper_blocks
+    assert_same_stream(fused, stream(exact))
 
 
 @pytest.mark.parametrize("seen", [0, 4, 96, 100, 2**31 - 4, 2**31, 2**40])
