@@ -50,16 +50,25 @@ _FIGURES = (
     ("chunk, median ms", "evaluate", ("chunk_ms", "p50")),
     ("chunk, 99 % ms", "evaluate", ("chunk_ms", "p99")),
     ("first word, median ms", "evaluate", ("first_token_latency_ms", "p50")),
-    ("peak resident memory, MB", "evaluate", ("peak_rss_mb",)),
+    ("listen, first words, s", "listen", ("decoders", 0, "first_words_s")),
+    ("listen, peak resident memory, MB", "listen", ("decoders", 0, "peak_rss_mb")),
+    ("listen, peak resident memory, greedy, MB", "listen", ("decoders", 1, "peak_rss_mb")),
     ("word error rate, dev, greedy", "evaluate greedy", ("wer",)),
     ("RTF, greedy", "evaluate greedy", ("rtf",)),
     ("chunk, greedy, median ms", "evaluate greedy", ("chunk_ms", "p50")),
     ("word error rate, dev_other", "evaluate other", ("wer",)),
+    ("word error rate, dev_other, greedy", "evaluate other greedy", ("wer",)),
     ("words an hour of noise", "evaluate other", ("non_speech", "noise", "words_per_hour")),
     ("words an hour of silence", "evaluate other", ("non_speech", "silence", "words_per_hour")),
     ("pocketsphinx: word error rate", "pocketsphinx", ("systems", 1, "wer")),
     ("pocketsphinx: ours on the same", "pocketsphinx", ("systems", 0, "wer")),
     ("pocketsphinx: its processor time over ours", "pocketsphinx", ("cpu_ratio",)),
+    ("pocketsphinx, dev_other: word error rate", "pocketsphinx other", ("systems", 1, "wer")),
+    ("pocketsphinx, dev_other: ours on the same", "pocketsphinx other", ("systems", 0, "wer")),
+    ("pocketsphinx, dev_other: its processor time over ours", "pocketsphinx other", ("cpu_ratio",)),
+    ("grammar: commands heard right", "grammar", ("heard", "commands", "share")),
+    ("grammar: orders heard right", "grammar", ("heard", "orders", "share")),
+    ("grammar: other speech rejected", "grammar", ("heard", "other speech, commands", "share")),
     ("step, µs", "profile", ("step", "time_us")),
     ("step, times its floor", "profile", ("step", "times_floor")),
     ("sum of operators over the step", "profile", ("step", "operators_share")),
@@ -86,11 +95,15 @@ def suite(manifest: Path, other: Path | None = None, noise: Path | None = None, 
         Part("pocketsphinx", ("bench", "pocketsphinx", str(manifest), "--sample", sample)),
         Part("profile", ("profile", *(("--quick",) if quick else ()), "--recurrent")),
         Part("bandwidth", ("bench", "bandwidth")),
+        Part("listen", ("bench", "listen", *(("--rounds", "1") if quick else ()))),
     ]
     if other:
         heard = ("--noise", str(noise)) if noise else ()
         parts.append(Part("evaluate other", ("evaluate", str(other), *limit, *heard)))
+        parts.append(Part("evaluate other greedy", ("evaluate", str(other), "--decoder", "greedy", *limit)))
+        parts.append(Part("pocketsphinx other", ("bench", "pocketsphinx", str(other), "--sample", sample)))
     if not quick:
+        parts.append(Part("grammar", ("bench", "grammar", str(other or manifest), "--per-voice", "8")))
         parts.append(Part("dedup", ("bench", "dedup", str(manifest))))
         parts += [Part("store", ("bench", "store")), Part("recall", ("bench", "recall"))]
     return parts

@@ -118,15 +118,26 @@ def peak_rss_mb() -> float:
     Linux counts it by address space in /proc; getrusage, read elsewhere, is second choice since a program
     inherits there what the one that started it held.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
+    found_mb = peak_rss_mb_of("self")
+    if found_mb is not None:
+        return found_mb
     import resource
 
     unit_bytes = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 1e6
+
+
+def peak_rss_mb_of(process: int | str) -> float | None:
+    """Most memory that a process has held so far, in MB (10^6 bytes); None where /proc does not tell, or it has ended.
+
+    process: its number, or "self"
+    """
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return None
+    held = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
+    return int(held.split()[1]) * 1024 / 1e6 if held else None
 
 
 def import_jiwer() -> ModuleType:

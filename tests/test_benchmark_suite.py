@@ -44,12 +44,14 @@ def test_each_part_is_a_command_with_json(programs):
     assert {command[-1] for command in programs} == {"--json"}
     other = next(part for part in parts if part.name == "evaluate other")
     assert other.arguments == ("evaluate", "other.jsonl", "--noise", "noise")
-    assert {"recall", "dedup", "store", "profile", "pocketsphinx"} <= set(seen)
+    assert {"recall", "dedup", "store", "profile", "pocketsphinx", "pocketsphinx other", "grammar", "listen"} <= set(
+        seen
+    )
 
 
 def test_quick_is_without_hours_and_training():
     names = [part.name for part in suite(Path("dev.jsonl"), quick=True)]
-    assert names == ["evaluate", "evaluate greedy", "pocketsphinx", "profile", "bandwidth"]
+    assert names == ["evaluate", "evaluate greedy", "pocketsphinx", "profile", "bandwidth", "listen"]
 
 
 def test_every_part_is_a_command_that_exists():
@@ -77,7 +79,9 @@ def test_figures_are_found_and_what_failed_is_named(programs):
     assert report["missing"]["profile"] == "got no package x"
     assert report["parts"]["evaluate"]["result"] == PRINTED["evaluate"]
     assert report["parts"]["recall"]["command"] == "edgeasr bench recall"
-    assert set(report["missing"]) == {"evaluate greedy", "profile", "bandwidth", "dedup", "store"}
+    assert set(report["missing"]) == {
+        *("evaluate greedy", "profile", "bandwidth", "listen", "grammar", "dedup", "store"),
+    }
 
 
 def test_a_part_that_says_nothing_is_missing_by_its_exit_code(monkeypatch):

@@ -15,6 +15,7 @@ from edgeasr.cli.bench_bandwidth import bandwidth
 from edgeasr.cli.bench_dedup import dedup
 from edgeasr.cli.bench_endpoints import endpoints
 from edgeasr.cli.bench_grammar import grammar
+from edgeasr.cli.bench_listen import listen
 from edgeasr.cli.bench_recall import recall
 from edgeasr.cli.bench_search import search
 from edgeasr.cli.bench_store import store
@@ -41,6 +42,7 @@ bench.command()(endpoints)
 bench.command()(search)
 bench.command()(store)
 bench.command()(bandwidth)
+bench.command()(listen)
 
 
 @bench.command()
