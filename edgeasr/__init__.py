@@ -1,11 +1,17 @@
 """Streaming speech recognition on small boards; start reading at `recognizer.py`."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgeasr.bundle import Bundle
     from edgeasr.recognizer import Recognizer
+
+# What is heard here, and that something is, stays here. ONNX Runtime and Hugging Face's packages tell their makers of
+# their use unless these are set before they are imported.
+for _unwanted in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_unwanted, "1")
 
 __version__ = "0.1.0"
 __all__ = ["Bundle", "Recognizer", "__version__"]
