@@ -61,6 +61,21 @@ def test_outputs_that_are_held_never_change():
     assert len({address(array) for array in kept}) == count
 
 
+def test_what_streams_leave_behind_is_given_up():
+    graph = accumulator()
+    # Each stream reads what another wrote, so that their reels are bound to each other's arrays.
+    states = [graph.run({"x": full(k), "state": full(1)})["next"] for k in range(output_buffers.MAX_REELS)]
+    states = [graph.run({"x": full(1), "state": state})["next"] for state in states]
+    gone = [weakref.ref(state) for state in states]
+    del states
+    first, second, third = (graph.run({"x": full(k), "state": full(2)})["next"] for k in range(3))
+    assert sum(one() is not None for one in gone) <= output_buffers.SPARE_REELS
+    for k in range(30):
+        assert (graph.run({"x": full(k), "state": full(k)})["next"] == 2 * k).all()
+        assert (graph.run({"x": first, "state": third})["next"] == 6).all()
+    assert (second == 3).all()
+
+
 @pytest.mark.parametrize("view", [lambda a: a[1:3], lambda a: a.T, lambda a: a.reshape(-1)[5:], memoryview])
 def test_a_view_holds_the_buffers_that_it_looks_into(view):
     graph = accumulator()

@@ -27,7 +27,9 @@ Array = NDArray[np.generic]
 Arrays = Mapping[str, Array]
 
 # Streams that run at once hold one reel each, and one more is written; whoever keeps more outputs gets them allocated.
-MAX_REELS = 64
+MAX_REELS = 16
+# What streams that have ended leave behind goes, but for so many.
+SPARE_REELS = 2
 # Of a graph with windows: more are fewer copies from reel to reel and more memory.
 STEPS_OF_A_REEL = 8
 
@@ -83,7 +85,7 @@ class OutputBuffers:
         with self._lock:
             reel, step = self._following(feed)
             if reel is None:
-                reel, step = next((one for one in self._reels if one.is_free()), None) or self._another(), 0
+                reel, step = self._free() or self._another(), 0
             if reel is None:
                 return None
             reel.written = step + 1
@@ -98,6 +100,22 @@ class OutputBuffers:
             return None, 0
         free = reel.written == step + 1 or reel.is_free(step + 1)
         return (reel, step + 1) if free else (None, 0)
+
+    def _free(self) -> _Reel | None:
+        """One of the reels that nobody holds; all but a few of them are given up."""
+        free = [reel for reel in self._reels if reel.is_free()]
+        for reel in free[SPARE_REELS:]:
+            self._give_up(reel)
+        return free[0] if free else None
+
+    def _give_up(self, reel: _Reel) -> None:
+        self._reels.remove(reel)
+        gone = {id(array) for turn in reel.turns for array in turn.arrays.values()}
+        self._own -= gone
+        self._places = {key: place for key, place in self._places.items() if key not in gone}
+        for other in self._reels:
+            for turn in other.turns:
+                turn.forget(gone)
 
     def _another(self) -> _Reel | None:
         if len(self._reels) == MAX_REELS:
@@ -204,6 +222,12 @@ class _Turn:
             # Held here, what a stream's memory was before it changed would stay for as long as this is not used.
             self._foreign[name] = ref(array, partial(_forget, self._bound, name))
         return True
+
+    def forget(self, gone: Set[int]) -> None:
+        """Other arrays may get the ids of these, which are gone."""
+        for name, key in list(self._bound.items()):
+            if key in gone:
+                self._bound.pop(name, None)
 
     def _bind_input(self, name: str, array: Array) -> None:
         self.binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
