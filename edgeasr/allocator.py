@@ -18,7 +18,8 @@ _LARGE_BYTES = 128 * 1024
 # Of Linux's mman.h, and of its proc(5).
 _MADV_DONTNEED = 4
 _MAPPING = re.compile(
-    rb"^([0-9a-f]+)-([0-9a-f]+) r-.. [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ [1-9].*\n(?:[A-Z].*\n)*?Anonymous: +0 kB$",
+    rb"^([0-9a-f]+)-([0-9a-f]+) r-.. [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ [1-9].*\n"
+    rb"(?:[A-Z].*\n)*?Anonymous: +0 kB\n(?:[A-Z].*\n)*?Swap: +0 kB$",
     re.MULTILINE,
 )
 

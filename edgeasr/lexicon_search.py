@@ -72,8 +72,9 @@ class SearchConfig:
                     )
             elif not math.isfinite(value) or value < 0 or (field.name == "max_prefixes" and value < 1):
                 raise ConfigError(f"got {field.name} {value} for the decoder, wanted a finite number above 0")
-        if not self.sure_blank:
-            raise ConfigError("got sure_blank 0 for the decoder, with which it hears nothing: wanted a probability")
+        for name in ("beam", "sure_blank"):
+            if not getattr(self, name):
+                raise ConfigError(f"got {name} 0 for the decoder, with which it hears nothing: wanted a higher number")
 
 
 class WordModel(Protocol):

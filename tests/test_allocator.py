@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from edgeasr import allocator
 from edgeasr.allocator import return_free_memory, settle
 
 # Large blocks are freed among small ones that stay, after a larger one was freed, which raises glibc's limits.
@@ -90,3 +91,35 @@ def test_pages_of_files_go_until_they_are_read_again_and_changed_ones_stay(tmp_p
     given_back_mb, same, changed = done.stdout.split()
     assert float(given_back_mb) > 16  # the table, and code; the changed pages are no longer the file's
     assert (same, changed) == ("True", "True")
+
+
+MAPPINGS = b"""\
+7f00-7f10 r--p 00000000 08:01 17 /lib/changed.so
+Rss:                  64 kB
+Anonymous:             4 kB
+Swap:                  0 kB
+VmFlags: rd mr mw me
+7f20-7f30 r--p 00000000 08:01 17 /lib/swapped out after it was changed.so
+Rss:                   0 kB
+Anonymous:             0 kB
+Swap:                  4 kB
+SwapPss:               0 kB
+7f40-7f50 r-xp 00000000 08:01 17 /lib/code.so
+Rss:                  64 kB
+Anonymous:             0 kB
+Swap:                  0 kB
+VmFlags: rd mr mw me
+7f60-7f70 rw-p 00000000 00:00 0
+Rss:                  64 kB
+Anonymous:             0 kB
+Swap:                  0 kB
+7f80-7f90 r--p 00000000 00:00 0
+Rss:                  64 kB
+Anonymous:             0 kB
+Swap:                  0 kB
+"""
+
+
+def test_only_files_that_nobody_changed_can_be_unmapped():
+    """Those that were changed would come back as they are on the disk, also where the change is in the swap."""
+    assert list(allocator._unchanged(MAPPINGS)) == [(0x7F40, 0x7F50)]

@@ -478,7 +478,14 @@ def test_an_impossible_frame_is_refused(frame_s):
 
 @pytest.mark.parametrize(
     "config",
-    [{"lm_weight": -1.0}, {"beam": math.inf}, {"max_prefixes": 0}, {"word_score": math.nan}, {"min_conf": -0.1}],
+    [
+        {"lm_weight": -1.0},
+        {"beam": math.inf},
+        {"beam": 0.0},
+        {"max_prefixes": 0},
+        {"word_score": math.nan},
+        {"min_conf": -0.1},
+    ],
 )
 def test_impossible_search_settings_are_refused(config):
     with pytest.raises(ConfigError, match=next(iter(config))):
