@@ -11,6 +11,7 @@ from edgeasr.errors import ProfileError
 from edgeasr.profile import bandwidth as bandwidth_module
 from edgeasr.profile import bandwidth_check
 from edgeasr.profile.bandwidth import (
+    LARGEST_BYTES,
     NumpyKernels,
     Sweep,
     best_kernels,
@@ -132,6 +133,8 @@ def test_a_sweep_fits_into_the_free_memory():
     quick = quick_sweep(4, last_cache_bytes=2**20)
     assert (min(quick.sizes_bytes), max(quick.sizes_bytes), quick.threads) == (2**14, 2**24, (1, 4))
     assert max(quick_sweep(4, last_cache_bytes=32 * 2**20).sizes_bytes) == 64 * 2**20
+    # Where nothing says how large the caches are, it goes as far as a full sweep.
+    assert 4 * max(quick_sweep(4, last_cache_bytes=0).sizes_bytes) > LARGEST_BYTES
     assert 2 * max(quick_sweep(1, 2**20, free_bytes=2**22).sizes_bytes) <= 2**21
 
 

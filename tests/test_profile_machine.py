@@ -179,4 +179,4 @@ def test_levels_of_cache_are_measured_where_a_working_set_fits(tmp_path, monkeyp
         BandwidthPoint("read", 1, 2**20, 2.0),
     )
     levels = machine_module._cache_levels(hardware, points)
-    assert [level.measured_gb_per_s for level in levels] == [30.0, 11.0, None]
+    assert [level.measured_gb_per_s for level in levels] == [30.0, 20.0, None]

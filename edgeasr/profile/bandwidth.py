@@ -155,8 +155,12 @@ def full_sweep(cores: int, free_bytes: int = 0) -> Sweep:
 
 
 def quick_sweep(cores: int, last_cache_bytes: int, free_bytes: int = 0) -> Sweep:
-    """Few sizes, up to one that leaves the last cache; one thread and all. free_bytes: as of `full_sweep`"""
-    largest = min(LARGEST_BYTES, max(LARGEST_BYTES // 8, 4 * last_cache_bytes))
+    """Few sizes, up to one that leaves the last cache (0: its size is not known); one thread and all.
+
+    free_bytes: as of `full_sweep`
+    """
+    beyond = 4 * last_cache_bytes or LARGEST_BYTES
+    largest = min(LARGEST_BYTES, max(LARGEST_BYTES // 8, beyond))
     sizes = _sizes(largest, free_bytes, factor=4)
     return Sweep(sizes, tuple(sorted({1, cores})), ("read", "copy", "triad"), rounds=6)
 

@@ -214,10 +214,11 @@ def _part_of(progress: Progress | None, first: float, last: float) -> Callable[[
 def _cache_levels(hardware: Hardware, points: tuple[BandwidthPoint, ...]) -> tuple[CacheLevel, ...]:
     levels, below_bytes = [], 0
     for cache in hardware.caches:
+        # What fills a cache to its edge has in part left it for what else the machine does.
         inside = [
             point
             for point in points
-            if point.threads == 1 and below_bytes < point.working_set_bytes <= cache.size_bytes
+            if point.threads == 1 and below_bytes < point.working_set_bytes <= cache.size_bytes // 2
         ]
         largest = max((point.working_set_bytes for point in inside), default=0)
         best = max((point.gb_per_s for point in inside if point.working_set_bytes == largest), default=None)
