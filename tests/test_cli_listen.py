@@ -112,6 +112,12 @@ class TestBudget:
     def test_that_is_none_is_a_usage_error(self, talk):
         assert edgeasr("listen", "--source", talk, "--budget-rtf", "0").code == 2
 
+    @pytest.mark.parametrize("option", ["--budget-rtf", "--budget-temperature", "--budget-battery"])
+    def test_that_is_no_number_is_refused_by_the_name_of_its_option(self, talk, option):
+        code, out, err = edgeasr("listen", "--source", talk, option, "nan")
+        assert (code, out) == (2, "")
+        assert f"'{option}': got nan, wanted a finite number" in err
+
 
 class TestStandardInput:
     def test_gives_finals(self):

@@ -123,3 +123,11 @@ def test_what_is_no_profile_is_refused(two, tmp_path):
     code, out, err = edgeasr("profile", "--compare", two[0], tmp_path / "notes.json")
     assert (code, out) == (2, "")
     assert "wanted a profile of format 1" in err
+
+
+@pytest.mark.parametrize("option", ["--latency-ms", "--seconds"])
+@pytest.mark.parametrize("value", ["nan", "inf", "1e400"])
+def test_a_number_that_is_not_finite_is_refused_before_anything_is_measured(fast, option, value):
+    code, out, err = edgeasr("profile", "--quick", option, value, "--json")
+    assert (code, out, fast) == (2, "", [])
+    assert f"'{option}': got {float(value)}, wanted a finite number" in err.splitlines()[-1]

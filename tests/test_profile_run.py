@@ -84,3 +84,17 @@ def test_what_is_no_audio_is_refused(recognizer, tmp_path):
     (tmp_path / "notes.wav").write_text("notes")
     with pytest.raises(AudioFormatError):
         stream_run(recognizer, tmp_path / "notes.wav", 1.0)
+
+
+@pytest.mark.parametrize(("num_samples", "said"), [(1, "6.25e-05 s"), (15_840, "0.99 s")])
+def test_a_recording_too_short_to_repeat_is_refused_after_one_pass(recognizer, tmp_path, num_samples, said):
+    soundfile.write(tmp_path / "short.wav", silence(1.0)[:num_samples], 16_000)
+    shares = []
+    with pytest.raises(AudioFormatError, match=rf"short.wav of {said}, wanted 1 s or more"):
+        stream_run(recognizer, tmp_path / "short.wav", 120.0, on_progress=shares.append)
+    assert shares[-1] == pytest.approx(num_samples / 16_000 / 120)
+
+
+def test_a_recording_of_a_second_is_long_enough(recognizer, tmp_path):
+    soundfile.write(tmp_path / "second.wav", silence(1.0)[:16_000], 16_000)
+    assert stream_run(recognizer, tmp_path / "second.wav", 2.0).audio_s == pytest.approx(2.0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeasr.cli.numbers import finite
 from edgeasr.cli.terminal import print_note
 
 if TYPE_CHECKING:
@@ -17,16 +18,22 @@ BudgetRtf = Annotated[
     typer.Option(
         min=0.001,
         metavar="RTF",
+        callback=finite,
         help="Take no more processor time than this for a second of speech, if need be with less effort.",
     ),
 ]
 BudgetTemperature = Annotated[
-    float | None, typer.Option(min=1, metavar="CELSIUS", help="Take less effort while the processor is hotter.")
+    float | None,
+    typer.Option(min=1, metavar="CELSIUS", callback=finite, help="Take less effort while the processor is hotter."),
 ]
 BudgetBattery = Annotated[
     float | None,
     typer.Option(
-        min=1, max=100, metavar="PERCENT", help="Take less effort while a battery that is used has less left."
+        min=1,
+        max=100,
+        metavar="PERCENT",
+        callback=finite,
+        help="Take less effort while a battery that is used has less left.",
     ),
 ]
 

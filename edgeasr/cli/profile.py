@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeasr.cli.extras import needs_extra
+from edgeasr.cli.numbers import finite
 from edgeasr.cli.options import Backend, DecoderName, Model, Threads
 from edgeasr.cli.terminal import StatusLine, write_out
 
@@ -36,13 +37,15 @@ def profile(
         typer.Option(metavar="A.json B.json", help="Run nothing; show two profiles beside each other."),
     ] = None,
     latency_ms: Annotated[
-        float, typer.Option(min=1.0, metavar="MS", help="Recommend the cheapest chunk within this latency.")
+        float,
+        typer.Option(min=1.0, metavar="MS", callback=finite, help="Recommend the cheapest chunk within this latency."),
     ] = 200.0,
     audio: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Stream this recording, not the bundled clip.")
+        Path | None, typer.Option(metavar="FILE", help="Stream this recording of a second or more, not the clip.")
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=1.0, metavar="S", help="Stream so much audio: 120 s, or 20 s with --quick.")
+        float | None,
+        typer.Option(min=1.0, metavar="S", callback=finite, help="Stream so much audio: 120 s, or 20 s with --quick."),
     ] = None,
     real_time: Annotated[
         bool, typer.Option("--real-time", help="Stream as a microphone does; it takes as long as the audio.")

@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeasr.audio import FileSource, Waveform
+from edgeasr.errors import AudioFormatError
 from edgeasr.measurement import BLOCK_MS
 from edgeasr.metrics import LatencyMeter
 from edgeasr.recognizer import Recognizer
 from edgeasr.transcript import Event, Final
+
+SHORTEST_S = 1.0
+"""Of a recording that is heard over and over: of a few samples, beginning and ending would be all that is measured."""
 
 Progress = Callable[[float], None]
 """Called with the share that is done."""
@@ -61,13 +65,14 @@ def stream_run(
     """Hear a recording over and over until so much audio was heard, each time as a stream of its own.
 
     real_time: give blocks when a microphone would, and sleep between them
-    errors:    AudioFormatError for what is no audio
+    errors:    AudioFormatError for what is no audio, or ends before SHORTEST_S
     """
     run = StreamRun(real_time)
     began_s = time.monotonic()
     while run.audio_s < audio_s:
         stream = _Stream(recognizer, run)
         recognizer.reset()
+        before_s = run.audio_s
         with FileSource(recording, BLOCK_MS) as source:
             for block in source.blocks():
                 heard_s = len(block.samples) / source.sample_rate_hz
@@ -79,8 +84,19 @@ def stream_run(
                     on_progress(min(1.0, run.audio_s / audio_s))
                 if run.audio_s >= audio_s:
                     break
+            else:
+                _require_length(recording, run.audio_s - before_s)
         stream.finish()
     return run
+
+
+def _require_length(recording: Path, length_s: float) -> None:
+    # To the tenth of a millisecond, since the length is a sum of blocks.
+    if round(length_s, 4) < SHORTEST_S:
+        raise AudioFormatError(
+            f"got {recording} of {length_s:.4g} s, wanted {SHORTEST_S:g} s or more to stream over and over: give a "
+            "longer recording"
+        )
 
 
 class _Stream:
