@@ -131,3 +131,26 @@ def test_a_number_that_is_not_finite_is_refused_before_anything_is_measured(fast
     code, out, err = edgeasr("profile", "--quick", option, value, "--json")
     assert (code, out, fast) == (2, "", [])
     assert f"'{option}': got {float(value)}, wanted a finite number" in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("option", "place"), [("--html", "none/x.html"), ("--html", "."), ("--plot", "file")])
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(fast, tmp_path, option, place):
+    pytest.importorskip("matplotlib", reason="the extra `profile` is not installed")
+    (tmp_path / "file").touch()
+    code, out, err = edgeasr("profile", "--quick", option, tmp_path / place)
+    assert (code, out, fast) == (2, "", [])
+    assert f"'{option}': cannot write {tmp_path / place}" in err.splitlines()[-1]
+
+
+def test_the_report_is_printed_before_an_error_of_writing(shipped, fast, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="the extra `profile` is not installed")
+
+    def full(self, *_, **__):
+        raise OSError(28, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    page = tmp_path / "report.html"
+    arguments = ("profile", "--quick", "--seconds", "1", "--decoder", "greedy", "--json", "--html", page)
+    code, out, err = edgeasr(*arguments, model=shipped)
+    assert (code, json.loads(out)["model"]) == (2, "tiny-en")
+    assert err == f"edgeasr: error: No space left on device: {page}\n"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgeasr.cli.destinations import require_file, require_folder
 from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.numbers import finite
 from edgeasr.cli.options import Backend, DecoderName, Model, Threads
@@ -69,9 +70,7 @@ def profile(
     if compare:
         _print_comparison(*compare, json=json)
         return
-    if html or plot:
-        with needs_extra("profile"):
-            import matplotlib  # noqa: F401, said before minutes are spent on measuring
+    _require_pictures(html, plot)
     import edgeasr.backends.onnxruntime  # noqa: F401, says what to do where ONNX Runtime is not there
     from edgeasr.profile.profiler import Settings, profile_machine_and_model
 
@@ -90,6 +89,7 @@ def profile(
     )
     with StatusLine(sys.stderr) as status:
         report = profile_machine_and_model(settings, lambda what, share: status.show(_bar(what, share)))
+    _print(report, json=json)  # first, so that a disk that is full by now costs no measurement
     if plot:
         from edgeasr.profile.plots import save_plots
 
@@ -98,7 +98,17 @@ def profile(
         from edgeasr.profile.html import html_page
 
         html.write_text(html_page(report), encoding="utf-8")
-    _print(report, json=json)
+
+
+def _require_pictures(html: Path | None, plot: Path | None) -> None:
+    """Whatever would fail after minutes of measuring. errors: ExtraMissingError, a usage error"""
+    if html or plot:
+        with needs_extra("profile"):
+            import matplotlib  # noqa: F401
+    if html:
+        require_file(html, "--html")
+    if plot:
+        require_folder(plot, "--plot")
 
 
 def _bar(what: str, share: float) -> str:
