@@ -45,17 +45,24 @@ OF_ORIN = (
 OF_NANO = "&&&& RUNNING TensorRT.trtexec [TensorRT v8201] # trtexec\n[I] Compute Capability: 5.3"
 
 
-def written(folder: Path, *kinds: str, tensorrt: str = "10") -> Bundle:
-    """A bundle of two graphs in each of these artefacts, and its script."""
-    shipped = default_bundle()
-    manifest = json.loads((shipped / "manifest.json").read_text())
+def written(
+    folder: Path, *kinds: str, tensorrt: str = "10", like: Path | None = None, graphs: dict[str, bytes] | None = None
+) -> Bundle:
+    """A bundle of two graphs in each of these artefacts, and its script.
+
+    like, graphs: a bundle with the same manifest, and the graphs by part; those of the shipped one unless given
+    """
+    like = like or default_bundle()
+    manifest = json.loads((like / "manifest.json").read_text())
+    named = manifest["artefacts"]["onnx-int8"]
+    graphs = graphs or {part: (like / name).read_bytes() for part, name in named.items()}
     files, artefacts = {}, {}
     for kind in kinds:
         artefacts[kind] = {}
-        for part, name in manifest["artefacts"]["onnx-int8"].items():
+        for part, graph in graphs.items():
             file = f"{part}.{kind}.onnx"
             # The graphs are told apart by an empty field that no reader knows.
-            files[file] = (shipped / name).read_bytes() + bytes([0xFA, 0x7F, len(kind)]) + kind.encode()
+            files[file] = graph + bytes([0xFA, 0x7F, len(kind)]) + kind.encode()
             artefacts[kind][part] = file
     files |= engine_scripts(tensorrt, artefacts, files)
     changes = {"artefacts": artefacts, "default_artefact": kinds[0], "name": folder.name}
@@ -115,18 +122,21 @@ def test_every_engine_is_built_where_the_runner_looks_and_with_the_flags_of_its_
 
 
 @pytest.mark.skipif(bool(toolchain.missing("gcc")), reason=str(toolchain.missing("gcc")))
-def test_the_runner_runs_what_the_script_built(device, tmp_path, monkeypatch):
+def test_the_runner_runs_what_the_script_built(device, tmp_path, monkeypatch, exported):
     library = imitated.build_library(tmp_path)
     monkeypatch.setattr(cuda_runtime, "find_library", lambda name: str(library))
     monkeypatch.setitem(sys.modules, "tensorrt", imitated.imitated_tensorrt(library))
-    bundle = written(tmp_path / "toy", "tensorrt-fp16")
+    # TensorRT is given the graphs as they were exported, without ONNX Runtime's operators and windows.
+    bundle = written(tmp_path / "toy", "tensorrt-fp16", like=exported.bundle.path, graphs=exported.onnx)
     with pytest.raises(AcceleratorError, match=rf"build_engine\.sh of {bundle.path}"):
         AcousticModel(bundle, backend="tensorrt")
     assert device.run(bundle).returncode == 0
     models = [AcousticModel(bundle, backend=backend) for backend in ("tensorrt", "onnxruntime")]
     states, rng = [model.init_state() for model in models], np.random.default_rng(0)
-    for _ in range(30):  # a summary is complete after 25
-        chunk = rng.normal(size=(16, 80)).astype(np.float32)
+    config = models[0].config
+    encoder = config.encoder
+    for _ in range(encoder.level_spans[0] // encoder.chunk_frames + 5):  # five more than complete a summary
+        chunk = rng.normal(size=(encoder.chunk_features, config.features.num_mels)).astype(np.float32)
         steps = [model.step(chunk, state) for model, state in zip(models, states, strict=True)]
         np.testing.assert_array_equal(steps[0][0].tokens, steps[1][0].tokens)
         states = [state for _, state in steps]
