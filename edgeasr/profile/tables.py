@@ -13,13 +13,17 @@ NUM_OPERATORS = 15
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, sentences and a table; the first column of a table is text, the others figures."""
+    """A heading, sentences and a table; the first column of a table is text, the others figures.
+
+    dispensable: titles of columns that a narrow terminal can do without, the first to go first
+    """
 
     name: str
     title: str
     lines: tuple[str, ...]
     header: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
+    dispensable: tuple[str, ...] = ()
 
 
 def sections(report: Report) -> list[Section]:
@@ -111,7 +115,18 @@ def _operators(report: Report) -> Section:
     )
     most = ", ".join(f"{row['count']} {row['type']} {row['time_us']:.0f} µs" for row in step["by_type"][:5])
     lines = (f"The longest {len(rows)} of {len(step['operators'])}; by type: {most}.",)
-    return Section("operators", "Operators", lines, header, tuple(rows))
+    dispensable = (
+        "activations KB",
+        "state KB",
+        "k multiply-adds",
+        "GOP/s",
+        "GB/s",
+        "op/B",
+        "bound by",
+        "weights KB",
+        "of roof",
+    )
+    return Section("operators", "Operators", lines, header, tuple(rows), dispensable)
 
 
 def _operator(one: Mapping[str, Any]) -> tuple[str, ...]:
@@ -161,7 +176,8 @@ def _chunks(report: Report) -> Section:
         f"{report['chunk_length_ms']} ms was run.",
         said,
     )
-    return Section("chunks", "Length of a chunk", lines, header, rows)
+    dispensable = ("MB/s with activations",)
+    return Section("chunks", "Length of a chunk", lines, header, rows, dispensable)
 
 
 def _run(report: Report) -> Section:
@@ -202,7 +218,8 @@ def _baselines(report: Report) -> Section:
         "each time that an operator reads it.",
         "The baselines' weights are random; the bytes and the time do not depend on them.",
     )
-    return Section("baselines", "Against recurrent networks", lines, header, rows)
+    dispensable = ("state", "op/B", "weights", "µs a step", "ms for 1 s")
+    return Section("baselines", "Against recurrent networks", lines, header, rows, dispensable)
 
 
 def _sensors(readings: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -253,7 +270,8 @@ def _boards(report: Report) -> Section:
         f"The same formula says {here['time_ms']:.2f} ms of this machine, where {step_ms:.2f} ms were measured: "
         f"{here['time_ms'] / step_ms:.2f} of it.",
     )
-    return Section("boards", "Predicted on other boards", lines, header, rows)
+    dispensable = ("fits its memory", "MB/s from memory", "RTF of steps", "bound by")
+    return Section("boards", "Predicted on other boards", lines, header, rows, dispensable)
 
 
 def _machine(report: Report) -> Section:
