@@ -74,6 +74,21 @@ def test_recurrent_networks_stand_beside_the_model(made):
     assert "a vector every 40 ms, asks memory for 2.7 times as many bytes" in said
 
 
+def test_the_overview_tells_of_an_lstm_in_chunks_too(made):
+    """Weights once a step, and as they are read: the chunk is where a recurrent network asks for least."""
+    baselines = [dict(row) for row in made["baselines"]]
+    baselines[3]["read_bytes_per_s"] = 2.5 * baselines[0]["read_bytes_per_s"]
+    assert section(made | {"baselines": baselines}, "overview").lines[-1] == (
+        "In chunks of 4 x 40 ms it asks for 0.7 times as many where a cache keeps weights during a step, and for 2.5 "
+        "times as many where each read of a weight is from memory."
+    )
+
+
+@pytest.mark.parametrize(("cores", "said"), [(1, "a core, 1 core;"), (2, "a core, 2 cores;")])
+def test_cores_are_counted(made, cores, said):
+    assert section(made | {"machine": made["machine"] | {"cores": cores}}, "machine").lines[0].startswith(said)
+
+
 def test_the_chunk_is_recommended_and_whether_the_graph_has_it(made):
     assert made["recommended"]["chunk_ms"] == 160
     assert made["recommended"]["is_the_graphs"] is True
