@@ -14,7 +14,7 @@ import pytest
 from edgeasr.audio import FileSource
 from edgeasr.backends import cuda_runtime, load_graph
 from edgeasr.backends.engine_cache import engine_folder
-from edgeasr.bundle import Bundle, default_bundle, replace_in_bundle
+from edgeasr.bundle import replace_in_bundle
 from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.errors import AcceleratorError, ExtraMissingError
 from edgeasr.model import AcousticModel
@@ -265,31 +265,32 @@ def test_a_gpu_that_fails_is_told_and_leaves_nothing_behind(gpu):
 
 
 @pytest.fixture(scope="module")
-def jetson_bundle(tmp_path_factory):
-    """The shipped model as if it had been exported for TensorRT."""
-    bundle = Bundle.load(default_bundle())
-    parts = bundle.artefacts["onnx-int8"]
-    changes = {"artefacts": {"tensorrt-int8": parts}, "default_artefact": "tensorrt-int8"}
-    return replace_in_bundle(bundle.path, tmp_path_factory.mktemp("jetson") / "tiny-en", changes, {})
+def jetson_bundle(exported, tmp_path_factory):
+    """A trained model as if exported for TensorRT: in graphs without ONNX Runtime's operators and windows."""
+    graphs = {f"{part}.tensorrt.onnx": graph for part, graph in exported.onnx.items()}
+    parts = {part: f"{part}.tensorrt.onnx" for part in exported.onnx}
+    changes = {"artefacts": {"tensorrt-fp16": parts}, "default_artefact": "tensorrt-fp16"}
+    return replace_in_bundle(exported.bundle.path, tmp_path_factory.mktemp("jetson") / "toy", changes, graphs)
 
 
-def test_speech_is_heard_as_on_the_processor(gpu, jetson_bundle, repository):
+def test_speech_is_heard_as_on_the_processor(gpu, jetson_bundle, exported):
     for path in jetson_bundle.artefact().values():
         built(path.read_bytes())
     heard = []
     for backend in ("tensorrt", "onnxruntime"):
         recognizer = Recognizer(jetson_bundle, backend=backend, decoder="greedy")
-        assert (recognizer.model.backend, recognizer.model.artefact) == (backend, "tensorrt-int8")
-        with FileSource(repository / "edgeasr" / "models" / "demo.flac") as source:
+        assert (recognizer.model.backend, recognizer.model.artefact) == (backend, "tensorrt-fp16")
+        with FileSource(exported.recording) as source:
             heard.append([(event.type, event.text) for event in recognizer.stream(source)])
     assert heard[0] == heard[1]
     assert heard[0][-1][0] == "final"
+    assert heard[0][-1][1]
 
 
 def test_the_command_line_says_in_one_line_what_is_missing(gpu, jetson_bundle, repository):
     clip = repository / "edgeasr" / "models" / "demo.flac"
     code, out, err = edgeasr("transcribe", clip, "--model", jetson_bundle.path, "--backend", "tensorrt", scripted=False)
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith("edgeasr: error: got no engine of step.int8.onnx (SHA-256 ")
+    assert err.startswith("edgeasr: error: got no engine of step.tensorrt.onnx (SHA-256 ")
     with pytest.raises(AcceleratorError, match="no engine of step"):
         AcousticModel(jetson_bundle, backend="tensorrt")
