@@ -206,6 +206,47 @@ def test_pictures_show_the_figures(made, tmp_path):
     assert sum(bar.get_height() for bar in axes.patches) == 100
 
 
+def with_all_networks(made):
+    """GRU and TCN as the LSTM: the worst case for a picture that is to show all."""
+    ours, *lstm = made["baselines"]
+    return made | {"baselines": [ours, *(row | {"network": name} for name in ("lstm", "gru", "tcn") for row in lstm)]}
+
+
+def test_networks_that_lie_on_each_other_are_told_apart(made):
+    pytest.importorskip("matplotlib", reason="the extra `profile` is not installed")
+    from matplotlib.figure import Figure
+
+    from edgeasr.profile import plots
+
+    axes = Figure().add_subplot()
+    plots.roofline(with_all_networks(made), axes)
+    drawn = {one.get_label(): one for one in axes.collections}
+    networks = [drawn[f"{name}, vector by vector"] for name in ("LSTM", "GRU", "TCN")]
+    colours = {tuple(one.get_edgecolor()[0]) for one in networks}
+    assert len(colours) == 3
+    assert tuple(drawn["a step"].get_facecolor()[0]) not in colours
+    assert len({len(one.get_paths()[0].vertices) for one in networks}) >= 2, "not one shape for all"
+    assert len(networks[0].get_facecolor()) == 0, "what lies below is seen through it"
+    sizes = [one.get_sizes()[0] for one in networks]
+    assert sizes[0] > 2 * max(sizes[1:])
+
+
+def test_every_network_is_beside_the_chunks_by_vector_and_in_chunks(made):
+    pytest.importorskip("matplotlib", reason="the extra `profile` is not installed")
+    from matplotlib.figure import Figure
+
+    from edgeasr.profile import plots
+
+    axes = Figure().add_subplot()
+    plots.chunks(with_all_networks(made), axes)
+    lines = {line.get_label(): line.get_ydata()[0] for line in axes.get_lines()}
+    marks = {one.get_label(): tuple(one.get_offsets()[0]) for one in axes.collections}
+    for name in ("LSTM", "GRU", "TCN"):
+        assert lines[f"{name}, 10 ms a vector"] == pytest.approx(401.0)
+        assert lines[f"{name}, 40 ms a vector"] == pytest.approx(100.25)
+        assert marks[f"{name}, 4 x 40 ms, and as read"] == pytest.approx((160, 25.0625))
+
+
 def test_pictures_can_be_drawn_of_a_profile_without_baselines_chunks_or_counts(tmp_path):
     pytest.importorskip("matplotlib", reason="the extra `profile` is not installed")
     from edgeasr.profile.plots import save_plots

@@ -21,7 +21,17 @@ Report = Mapping[str, Any]
 
 _INK, _MUTED, _GRID = "#1f2933", "#616e7c", "#e4e7eb"
 _BLUE, _ORANGE, _GREEN, _RED = "#1f6feb", "#d9730d", "#2b8a3e", "#c92a2a"
-_COLOURS = {"edgeasr": _BLUE, "lstm": _ORANGE, "gru": _GREEN, "tcn": "#862e9c"}
+_GOLD = "#f2b705"
+# LSTM and GRU lie on each other almost: what is drawn first is wider, and empty.
+_COLOURS = {"lstm": _ORANGE, "gru": "#0c8599", "tcn": "#862e9c"}
+_MARKERS = {
+    "lstm": {"marker": "s", "s": 130, "facecolor": "none", "linewidth": 1.8},
+    "gru": {"marker": "X", "s": 55, "linewidth": 0},
+    "tcn": {"marker": "D", "s": 45, "linewidth": 0},
+}
+_LINE_WIDTHS = {"lstm": 4.0, "gru": 1.3, "tcn": 1.3}
+# In points, whatever the width of the line: dashes, or dashes and dots.
+_FRAMES, _ENCODER_FRAMES = (6.0, 3.0), (9.0, 3.0, 2.0, 3.0)
 _STYLE: Any = {
     "font.size": 10,
     "axes.edgecolor": _MUTED,
@@ -41,6 +51,7 @@ _STYLE: Any = {
     "svg.fonttype": "path",
     "svg.hashsalt": "edgeasr",
 }
+_STAR: Any = {"s": 200, "marker": "*", "color": _GOLD, "edgecolor": _INK, "zorder": 4}
 _NUM_BARS = 16
 
 
@@ -73,19 +84,11 @@ def roofline(report: Report, axes: Axes) -> None:
             label=f"products in {precision}",
         )
     step = report["step"]
-    axes.scatter([step["intensity"]], [step["gop_per_s"]], s=140, marker="*", color=_ORANGE, zorder=3, label="a step")
+    axes.scatter([step["intensity"]], [step["gop_per_s"]], label="a step", **_STAR)
     for row in report["baselines"][1:]:
         if row["vectors"] == 1 and row["vector_ms"] == report["baselines"][0]["vector_ms"]:
             rate = 2 * row["macs"] / row["step_us"] / 1000
-            axes.scatter(
-                [row["intensity"]],
-                [rate],
-                marker="X",
-                s=60,
-                color=_COLOURS[row["network"]],
-                zorder=3,
-                label=f"{row['network'].upper()}, vector by vector",
-            )
+            _mark(axes, row["network"], row["intensity"], rate, label=f"{_name(row)}, vector by vector")
     axes.set(
         xscale="log", yscale="log", xlabel="operations a byte", ylabel="10⁹ operations a second", xlim=(0.05, 1000)
     )
@@ -180,13 +183,10 @@ def chunks(report: Report, axes: Axes) -> None:
         label="and between operators, in cache",
     )
     for row in report["baselines"][1:]:
-        if row["vectors"] == 1 and row["network"] != "gru":
-            name = f"{row['network'].upper()}, {row['vector_ms']} ms a vector"
-            style = "--" if row["vector_ms"] < 40 else "-."
-            axes.axhline(row["dram_bytes_per_s"] / 1e6, color=_COLOURS[row["network"]], ls=style, lw=1.1, label=name)
+        _draw_network(row, axes)
     best = report["recommended"]
     if best:
-        axes.scatter([best["chunk_ms"]], [best["dram_bytes_per_s"] / 1e6], s=160, marker="*", color=_ORANGE, zorder=3)
+        axes.scatter([best["chunk_ms"]], [best["dram_bytes_per_s"] / 1e6], **_STAR)
         note = f"cheapest within {report['latency_ms']:g} ms"
         axes.annotate(
             note, (best["chunk_ms"], best["dram_bytes_per_s"] / 1e6), (8, 10), textcoords="offset points", fontsize=8
@@ -196,6 +196,36 @@ def chunks(report: Report, axes: Axes) -> None:
     axes.minorticks_off()
     axes.set_title("Bytes from memory, where no cache keeps anything between steps")
     axes.legend(fontsize=8)
+
+
+def _draw_network(row: Mapping[str, Any], axes: Axes) -> None:
+    """A recurrent network beside chunks: fed vector by vector a line, fed in chunks the span from weights that are
+    read once a step to all that its operators read.
+    """
+    network, colour = row["network"], _COLOURS[row["network"]]
+    once, read = row["dram_bytes_per_s"] / 1e6, row["read_bytes_per_s"] / 1e6
+    if row["vectors"] == 1:
+        width = _LINE_WIDTHS[network]
+        pattern = tuple(points / width for points in (_FRAMES if row["vector_ms"] < 40 else _ENCODER_FRAMES))
+        label = f"{_name(row)}, {row['vector_ms']} ms a vector"
+        alpha = 0.45 if width > 2 else 1.0
+        axes.axhline(once, color=colour, ls=(0, pattern), lw=width, alpha=alpha, dash_capstyle="butt", label=label)
+        return
+    chunk_ms = row["vectors"] * row["vector_ms"]
+    axes.vlines(chunk_ms, once, max(read, once), color=colour, lw=_LINE_WIDTHS[network], alpha=0.45)
+    label = f"{_name(row)}, {row['vectors']} x {row['vector_ms']} ms, and as read"
+    _mark(axes, network, chunk_ms, once, label=label)
+    _mark(axes, network, chunk_ms, read)
+
+
+def _mark(axes: Axes, network: str, x: float, y: float, label: str | None = None) -> None:
+    style: Any = _MARKERS[network]
+    colour: Any = {"edgecolor": _COLOURS[network]} | ({} if "facecolor" in style else {"facecolor": _COLOURS[network]})
+    axes.scatter([x], [y], zorder=5, label=label, **style, **colour)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(row["network"]).upper()
 
 
 PLOTS: dict[str, Callable[[Report, Axes], None]] = {
