@@ -154,3 +154,31 @@ def test_the_report_is_printed_before_an_error_of_writing(shipped, fast, tmp_pat
     code, out, err = edgeasr(*arguments, model=shipped)
     assert (code, json.loads(out)["model"]) == (2, "tiny-en")
     assert err == f"edgeasr: error: No space left on device: {page}\n"
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    for folder in ("old", "new"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "profile.json").write_text(json.dumps(PROFILED["report"]()))
+    out = edgeasr("profile", "--compare", tmp_path / "old" / "profile.json", tmp_path / "new" / "profile.json").out
+    assert out.splitlines()[0].split() == ["old/profile.json", "new/profile.json", "ratio"]
+
+
+@pytest.mark.parametrize(
+    ("others", "named"),
+    [
+        (("--html", "x.html", "--plot", "x"), "--html, --plot"),
+        (("--quick",), "--quick"),
+        (("--json", "--threads", "1"), "--threads"),
+        (("--no-recurrent",), "--recurrent"),
+    ],
+)
+def test_what_a_comparison_would_ignore_is_refused(two, others, named):
+    code, out, err = edgeasr("profile", "--compare", *two, *others)
+    assert (code, out) == (2, "")
+    assert f"'--compare': it runs nothing and takes --json alone, got {named} too" in err.splitlines()[-1]
+
+
+def test_what_is_configured_does_not_refuse_a_comparison(two, monkeypatch):
+    monkeypatch.setenv("EDGEASR_PROFILE_QUICK", "true")
+    assert edgeasr("profile", "--compare", *two).code == 0

@@ -5,7 +5,7 @@ from runpy import run_path
 import pytest
 
 from edgeasr.errors import ProfileError
-from edgeasr.profile.compare import compare, read_report
+from edgeasr.profile.compare import compare, read_report, told_apart
 
 report = run_path(str(Path(__file__).with_name("profiled.py")))["report"]
 
@@ -65,3 +65,28 @@ def test_what_is_no_report_is_refused(tmp_path, content, said):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ProfileError, match=r"none\.json"):
         read_report(tmp_path / "none.json")
+
+
+def test_what_a_profile_lacks_is_named_once(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"format_version": 1}')
+    with pytest.raises(ProfileError, match=r"without model, artefact, .*machine, step, run, peaks, wanted a whole"):
+        read_report(path)
+    part = report()
+    del part["run"]["chunk_ms"]
+    path.write_text(json.dumps(part | {"step": []}))
+    with pytest.raises(ProfileError, match=r"a.json without step.time_us, .*, run.chunk_ms, wanted"):
+        read_report(path)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "names"),
+    [
+        ("a/x.json", "b/y.json", ("x.json", "y.json")),
+        ("/a/c/x.json", "/b/c/x.json", ("a/c/x.json", "b/c/x.json")),
+        ("x.json", "a/x.json", ("x.json", "a/x.json")),
+        ("a/x.json", "a/x.json", ("a/x.json", "a/x.json")),
+    ],
+)
+def test_names_have_the_folders_that_they_need(first, second, names):
+    assert told_apart(Path(first), Path(second)) == names

@@ -22,6 +22,7 @@ _BAR_WIDTH = 30
 
 
 def profile(
+    context: typer.Context,
     quick: Annotated[
         bool, typer.Option("--quick", help="Some seconds instead of a minute or two; less exact.")
     ] = False,
@@ -68,6 +69,7 @@ def profile(
     edgeasr[profile].
     """
     if compare:
+        _require_alone(context)
         _print_comparison(*compare, json=json)
         return
     _require_pictures(html, plot)
@@ -125,6 +127,25 @@ def _print(report: dict[str, Any], *, json: bool) -> None:
     write_out(profile_table(sections(report)), styled=True)
 
 
+def _require_alone(context: typer.Context) -> None:
+    """Errors: a usage error for options beside --compare that would be ignored; what is configured may be"""
+    ignored = [
+        max(parameter.opts, key=len)
+        for parameter in context.command.params
+        if parameter.name not in ("compare", "json", "help") and _is_given(context, str(parameter.name))
+    ]
+    if ignored:
+        raise typer.BadParameter(
+            f"it runs nothing and takes --json alone, got {', '.join(ignored)} too: leave out what it does not take",
+            param_hint="'--compare'",
+        )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _print_comparison(first: Path, second: Path, *, json: bool) -> None:
     from edgeasr.profile.compare import compare, read_report
 
@@ -142,11 +163,12 @@ def _comparison_json(found: Comparison) -> str:
 
 def _comparison_text(found: Comparison, first: Path, second: Path) -> str:
     from edgeasr.cli.columns import columns
+    from edgeasr.profile.compare import told_apart
 
     def text(value: float | None) -> str:
         return "-" if value is None else f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
 
-    rows = [("", first.name, second.name, "ratio")]
+    rows = [("", *told_apart(first, second), "ratio")]
     rows += [(one.name, text(one.first), text(one.second), text(one.ratio)) for one in found.figures]
     lines = [f"They differ in {key}: {one} and {other}." for key, one, other in found.differing]
     return "".join(f"{line}\n" for line in [*columns(rows, "<>>>"), *lines])

@@ -71,7 +71,31 @@ def read_report(path: Path) -> dict[str, Any]:
             f"got {path} of format {version!r}, wanted a profile of format {FORMAT_VERSION}: profile again with "
             "this version"
         )
+    if lacking := _lacking(report):
+        raise ProfileError(f"got {path} without {', '.join(lacking)}, wanted a whole profile: profile again")
     return dict(report)
+
+
+def _lacking(report: Mapping[str, Any]) -> list[str]:
+    """What a profile always has and this one has not, each part once, the keys that lead to it joined by dots."""
+    lacking = []
+    for way in (*((key,) for key in (*_SETTINGS, "machine")), *(way for _, way in _FIGURES)):
+        found: Any = report
+        for depth, key in enumerate(way, 1):
+            if not isinstance(found, Mapping) or key not in found:
+                lacking.append(".".join(way[:depth]))
+                break
+            found = found[key]
+    return list(dict.fromkeys(lacking))
+
+
+def told_apart(first: Path, second: Path) -> tuple[str, str]:
+    """The names of two files, with as many of the folders above them as it takes to differ."""
+    for depth in range(1, max(len(first.parts), len(second.parts)) + 1):
+        names = tuple(str(Path(*path.parts[-depth:])) for path in (first, second))
+        if names[0] != names[1]:
+            return names[0], names[1]
+    return str(first), str(second)
 
 
 def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
