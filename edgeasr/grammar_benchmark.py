@@ -20,10 +20,12 @@ from edgeasr.grammar import Grammar
 from edgeasr.grammar_automaton import WordAutomaton
 from edgeasr.grammar_network import Network
 from edgeasr.grammar_parser import parse_grammar
+from edgeasr.hotwords import Hotword
+from edgeasr.language_model import LanguageModel
 from edgeasr.manifest import Utterance
 from edgeasr.measurement import BLOCK_MS, Heard, hear
 from edgeasr.model import AcousticModel
-from edgeasr.own_words import OwnWords, grammar_graph
+from edgeasr.own_words import OwnWords, grammar_graph, word_graph
 from edgeasr.recognizer import Recognizer
 
 _SEED = 5
@@ -244,4 +246,17 @@ def compile_s(model: AcousticModel, grammar: Callable[[], Grammar]) -> float:
     _ = model.word_graph
     began_s = time.process_time()
     grammar_graph(model, OwnWords(grammar()))
+    return time.process_time() - began_s
+
+
+def hotwords_s(model: AcousticModel, count: int) -> float:
+    """Processor time of making so many hotwords, each of two words of the model's own, ready, in seconds.
+
+    errors: BundleError for a model without words
+    """
+    graph = model.word_graph
+    words = graph.model.words if graph and isinstance(graph.model, LanguageModel) else ()
+    hotwords = [Hotword(f"{words[2 * i]} {words[2 * i + 1]}") for i in range(min(count, len(words) // 2))]
+    began_s = time.process_time()
+    word_graph(model, None, OwnWords(hotwords=hotwords))
     return time.process_time() - began_s

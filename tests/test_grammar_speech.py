@@ -1,7 +1,6 @@
 """Grammars and hotwords on speech of several synthetic voices, made here, and on real speech that is none of theirs."""
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from runpy import run_path
@@ -19,6 +18,7 @@ from edgeasr.grammar_benchmark import (
     hear_recorded,
     hear_spoken,
     home_grammar,
+    hotwords_s,
     many_rules_grammar,
     orders_grammar,
 )
@@ -217,12 +217,9 @@ class TestHotwords:
         assert "zigbee" not in texts[0]
         assert "zigbee gateway is in the kitchen" in texts[1]
 
-    def test_hundreds_of_them_are_ready_in_less_than_a_second(self, model, tmp_path):
-        words = model.word_graph.model.words[1000:3000]
-        (tmp_path / "hot.txt").write_text("".join(f"{a} {b}\n" for a, b in zip(words[::2], words[1::2], strict=True)))
-        began_s = time.process_time()
-        Recognizer(model, hotwords=tmp_path / "hot.txt")
-        assert time.process_time() - began_s < 1.0
+    def test_hundreds_of_them_are_ready_in_no_minutes(self, model):
+        """How long it takes here is printed by `edgeasr bench grammar`."""
+        assert 0 < hotwords_s(model, 1000) < 30
 
     @pytest.mark.parametrize(
         ("options", "said"),
@@ -291,7 +288,9 @@ class TestBenchmark:
         code, out, _ = edgeasr("bench", "grammar", "--per-voice", "1", "--folder", folder, "--json", model=model)
         report = json.loads(out)
         assert code == 0
-        assert list(report["compile_s"]) == ["200 commands", "100 long alternatives", "20 public rules"]
+        assert list(report["compile_s"]) == [
+            *("200 commands", "100 long alternatives", "20 public rules", "1,000 hotwords"),
+        ]
         assert {name: (one["right"], one["utterances"]) for name, one in report["heard"].items()} == {
             "commands": (1, 1),
             "orders": (1, 1),

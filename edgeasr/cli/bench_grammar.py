@@ -16,6 +16,7 @@ from edgeasr.cli.own_word_options import GrammarThreshold
 from edgeasr.cli.terminal import StatusLine, write_out
 
 _MANY = 300
+_HOTWORDS = 1000
 
 
 def grammar(
@@ -72,6 +73,8 @@ def _measured(
         "100 long alternatives": bench.compile_s(loaded, bench.orders_grammar),
         f"{_MANY} public rules": bench.compile_s(loaded, lambda: bench.many_rules_grammar(_MANY)),
     }
+    if loaded.word_graph is not None:
+        compiled[f"{_HOTWORDS:,} hotwords"] = bench.hotwords_s(loaded, _HOTWORDS)
     at_home = Recognizer(loaded, grammar=home, grammar_threshold=threshold)
     ordering = Recognizer(loaded, grammar=orders, grammar_threshold=threshold)
     drawn = bench.drawn_sentences(orders, per_voice * len(voices))
