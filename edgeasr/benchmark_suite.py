@@ -1,11 +1,12 @@
 """All benchmarks one after the other, each in a process of its own, as its command runs it: every figure of the README.
 
-A part that cannot be run (no package, no file, no speech) is noted with its reason, and the others are still run.
+A part that lacks a package or a program, and one that fails, is noted with its reason, and the others are still run.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ from typing import Any
 from edgeasr import __version__
 
 QUICK_UTTERANCES = 4
+# A process leaves one line and an exit code that it shares with all bad input. Our lines end with what to do.
+_TO_BE_INSTALLED = re.compile(r"\b(pip|apt|apt-get) install\b")
 
 
 @dataclass(frozen=True)
@@ -29,17 +32,28 @@ class Part:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a part printed, or why it printed nothing."""
+    """What a part printed, and why it printed nothing or not all.
+
+    missing: what has to be installed before it can be run
+    failed:  any other reason, such as a file that cannot be read
+    """
 
     part: Part
     wall_s: float
     result: Mapping[str, Any] | None
-    missing: str | None
+    missing: str | None = None
+    failed: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
         command = " ".join(["edgeasr", *self.part.arguments])
-        return {"command": command, "wall_s": round(self.wall_s, 1), "result": self.result, "missing": self.missing}
+        return {
+            "command": command,
+            "wall_s": round(self.wall_s, 1),
+            "result": self.result,
+            "missing": self.missing,
+            "failed": self.failed,
+        }
 
 
 # Figure, part that has it, and the way to it in what the part prints.
@@ -75,6 +89,8 @@ _FIGURES = (
     ("bytes from memory a second of audio", "profile", ("baselines", 0, "dram_bytes_per_s")),
     ("the same, LSTM fed every 10 ms", "profile", ("baselines", 1, "dram_bytes_per_s")),
     ("the same, LSTM fed every 40 ms", "profile", ("baselines", 2, "dram_bytes_per_s")),
+    ("the same, LSTM in chunks of 4 x 40 ms", "profile", ("baselines", 3, "dram_bytes_per_s")),
+    ("the same, LSTM in chunks, weights as read", "profile", ("baselines", 3, "read_bytes_per_s")),
     ("bandwidth over mbw's", "bandwidth", ("agreements", 0, "ratio")),
     ("stored of all summaries, one hour", "dedup", ("hour", "ratio")),
     ("stored of all summaries, sessions", "dedup", ("ratio",)),
@@ -124,24 +140,44 @@ def _run(part: Part) -> Outcome:
     command = [sys.executable, "-m", "edgeasr.cli.main", *part.arguments, "--json"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     wall_s = time.monotonic() - began_s
+    result = _printed(done.stdout)
+    if result is not None and done.returncode == 0:
+        return Outcome(part, wall_s, result)
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    reason = said[-1].removeprefix("edgeasr: error: ") if said else f"exit code {done.returncode}, nothing said"
+    if result is None and _TO_BE_INSTALLED.search(reason):
+        return Outcome(part, wall_s, None, missing=reason)
+    return Outcome(part, wall_s, result, failed=reason)
+
+
+def _printed(text: str) -> Mapping[str, Any] | None:
     try:
-        result = json.loads(done.stdout)
+        result = json.loads(text)
     except ValueError:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        reason = said[-1].removeprefix("edgeasr: error: ") if said else f"exit code {done.returncode}, nothing said"
-        return Outcome(part, wall_s, None, reason)
-    return Outcome(part, wall_s, result, None)
+        return None
+    return result if isinstance(result, Mapping) else None
 
 
-def suite_report(outcomes: Iterable[Outcome]) -> dict[str, Any]:
-    """What all parts printed, and the figures among it that the README has."""
+def suite_report(outcomes: Iterable[Outcome], *, quick: bool = False) -> dict[str, Any]:
+    """What all parts printed, the figures among it that the README has, and of how many utterances they are.
+
+    quick: as for `suite`
+    """
     by_name = {outcome.part.name: outcome for outcome in outcomes}
     return {
         "edgeasr": __version__,
+        "quick": quick,
+        "utterances": {name: count for name, outcome in by_name.items() if (count := _utterances(outcome)) is not None},
         "figures": _figures(by_name) | _recall_figures(by_name.get("recall")),
         "missing": {name: outcome.missing for name, outcome in by_name.items() if outcome.missing},
+        "failed": {name: outcome.failed for name, outcome in by_name.items() if outcome.failed},
         "parts": {name: outcome.to_dict() for name, outcome in by_name.items()},
     }
+
+
+def _utterances(outcome: Outcome) -> int | None:
+    count = (outcome.result or {}).get("utterances")
+    return count if isinstance(count, int) else None
 
 
 def _figures(by_name: Mapping[str, Outcome]) -> dict[str, float]:

@@ -13,22 +13,23 @@ from edgeasr.benchmark_suite import run_suite, suite, suite_report
 edgeasr = run_path(str(Path(__file__).with_name("scripted_model.py")))["edgeasr"]
 
 PRINTED = {
-    "evaluate": {"wer": 0.2, "rtf": 0.018, "chunk_ms": {"p50": 2.6, "p99": None}},
-    "pocketsphinx": {"systems": [{"wer": 0.19}, {"wer": 0.38}], "cpu_ratio": 10.5},
+    "evaluate": {"utterances": 7, "wer": 0.2, "rtf": 0.018, "chunk_ms": {"p50": 2.6, "p99": None}},
+    "pocketsphinx": {"utterances": 4, "systems": [{"wer": 0.19}, {"wer": 0.38}], "cpu_ratio": 10.5},
     "recall": {"rows": [{"model": "hierarchy", "distance": 10_000, "accuracy": 0.99}]},
 }
 
 
 @pytest.fixture
 def programs(monkeypatch):
-    """Programs that print what is in PRINTED; others fail as ours do."""
+    """Programs that print what is in PRINTED; others fail as ours do, the profile for another reason."""
     started = []
 
     def run(command, **options):
         started.append(command)
         name = next((word for word in ("pocketsphinx", "recall", "evaluate") if word in command), None)
         if name is None or "greedy" in command:
-            return SimpleNamespace(stdout="", stderr="a warning\nedgeasr: error: got no package x\n", returncode=2)
+            why = "no room" if "profile" in command else "got no package x: pip install edgeasr[x]"
+            return SimpleNamespace(stdout="", stderr=f"a warning\nedgeasr: error: {why}\n", returncode=2)
         return SimpleNamespace(stdout=json.dumps(PRINTED[name]), stderr="", returncode=0)
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -76,23 +77,72 @@ def test_figures_are_found_and_what_failed_is_named(programs):
         "pocketsphinx: its processor time over ours": 10.5,
         "recall over 10,000 vectors, hierarchy": 0.99,
     }
-    assert report["missing"]["profile"] == "got no package x"
+    assert report["missing"]["bandwidth"] == "got no package x: pip install edgeasr[x]"
+    assert report["failed"] == {"profile": "no room"}
+    assert (report["quick"], report["utterances"]) == (False, {"evaluate": 7, "pocketsphinx": 4})
     assert report["parts"]["evaluate"]["result"] == PRINTED["evaluate"]
     assert report["parts"]["recall"]["command"] == "edgeasr bench recall"
     assert set(report["missing"]) == {
-        *("evaluate greedy", "profile", "bandwidth", "listen", "grammar", "dedup", "store"),
+        *("evaluate greedy", "bandwidth", "listen", "grammar", "dedup", "store"),
     }
 
 
-def test_a_part_that_says_nothing_is_missing_by_its_exit_code(monkeypatch):
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout="", stderr="\n", returncode=-9))
-    outcome = run_suite([benchmark_suite.Part("dead", ("dead",))])[0]
-    assert (outcome.result, outcome.missing) == (None, "exit code -9, nothing said")
+def outcome_of(monkeypatch, **done):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(**done))
+    return run_suite([benchmark_suite.Part("one", ("one",))])[0]
 
 
-def test_the_command_prints_figures_and_what_is_missing(programs):
-    code, out, err = edgeasr("bench", "all", "dev.jsonl", "--quick")
-    assert (code, err) == (0, "")
+def test_a_part_that_says_nothing_failed_by_its_exit_code(monkeypatch):
+    outcome = outcome_of(monkeypatch, stdout="", stderr="\n", returncode=-9)
+    assert (outcome.result, outcome.missing, outcome.failed) == (None, None, "exit code -9, nothing said")
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "found no mbw to compare with: apt-get install mbw",
+        "sentencepiece is not installed: pip install 'edgeasr[train]'",
+    ],
+)
+def test_what_is_to_be_installed_is_missing(monkeypatch, reason):
+    outcome = outcome_of(monkeypatch, stdout="", stderr=f"edgeasr: error: {reason}\n", returncode=2)
+    assert (outcome.missing, outcome.failed) == (reason, None)
+
+
+def test_a_part_that_left_files_out_has_its_figures_and_failed(monkeypatch):
+    outcome = outcome_of(monkeypatch, stdout='{"wer": 0.5}', stderr="edgeasr: error: left out: a.wav\n", returncode=2)
+    assert (outcome.result, outcome.missing, outcome.failed) == ({"wer": 0.5}, None, "left out: a.wav")
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    path = tmp_path / "dev.jsonl"
+    path.write_text('{"audio_filepath": "a.wav", "duration": 1, "text": "a"}\n')
+    return path
+
+
+def test_the_command_prints_figures_and_what_is_missing_and_what_failed(programs, manifest):
+    code, out, err = edgeasr("bench", "all", manifest, "--quick")
+    assert (code, err) == (1, "")
     assert out.splitlines()[0].split() == ["word", "error", "rate,", "dev", "0.2"]
-    assert "missing: profile: got no package x" in out
-    assert json.loads(edgeasr("bench", "all", "dev.jsonl", "--json").out)["figures"]["RTF"] == 0.018
+    assert "\nutterances: evaluate 7, pocketsphinx 4\n--quick: of few utterances" in out
+    assert "\nmissing: bandwidth: got no package x: pip install edgeasr[x]\n" in out
+    assert out.endswith("\nfailed: profile: no room\n")
+    found = json.loads(edgeasr("bench", "all", manifest, "--json").out)
+    assert (found["figures"]["RTF"], found["quick"]) == (0.018, False)
+
+
+def test_what_is_only_missing_is_no_failure(programs, manifest, monkeypatch):
+    missing = SimpleNamespace(stdout="", stderr="edgeasr: error: got no x: pip install x\n", returncode=2)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: missing)
+    code, out, _ = edgeasr("bench", "all", manifest, "--quick")
+    assert (code, out.count("missing: ")) == (0, 6)
+
+
+@pytest.mark.parametrize("option", [None, "--other", "--noise"])
+def test_speech_that_cannot_be_read_is_said_before_anything_is_run(programs, manifest, tmp_path, option):
+    given = (manifest, option, tmp_path / "none") if option else (tmp_path / "none",)
+    code, out, err = edgeasr("bench", "all", *given)
+    assert (code, out, programs) == (2, "", [])
+    assert str(tmp_path / "none") in err
+    assert err.count("\n") == 1

@@ -28,17 +28,32 @@ def bench_all(
 ) -> None:
     """Errors, speed beside pocketsphinx, memory bandwidth beside an LSTM, recall and deduplication, in turn.
 
-    What cannot be run here is named with its reason at the end. The whole takes an hour or so, most of it `bench
-    recall`, which trains networks.
+    What lacks a package or a program is named at the end with what to install; what fails is named too, and the
+    exit code is then 1. The whole takes an hour or so, most of it `bench recall`, which trains networks.
     """
     from edgeasr.benchmark_suite import run_suite, suite, suite_report
 
+    _require_speech(manifest, other, noise)
     parts = suite(manifest, other, noise, quick=quick)
     with StatusLine(sys.stderr) as status:
         report = suite_report(
-            run_suite(parts, lambda part: status.show(f"{parts.index(part) + 1} of {len(parts)}: {part.name}"))
+            run_suite(parts, lambda part: status.show(f"{parts.index(part) + 1} of {len(parts)}: {part.name}")),
+            quick=quick,
         )
     write_out(jsonlib.dumps(report, allow_nan=False) + "\n" if json else _table(report))
+    raise typer.Exit(1 if report["failed"] else 0)
+
+
+def _require_speech(manifest: Path, other: Path | None, noise: Path | None) -> None:
+    """Errors: ManifestError for what the parts could not read, an hour later"""
+    from edgeasr.manifest import read_manifest
+    from edgeasr.nonspeech import recordings_of
+
+    read_manifest(manifest)
+    if other:
+        read_manifest(other)
+    if noise:
+        recordings_of(noise)
 
 
 def _table(report: Mapping[str, Any]) -> str:
@@ -46,5 +61,9 @@ def _table(report: Mapping[str, Any]) -> str:
 
     rows = [(name, f"{value:,.0f}" if value >= 10_000 else f"{value:.4g}") for name, value in report["figures"].items()]
     lines = columns(rows, "<>") if rows else []
-    lines += [f"missing: {name}: {reason}" for name, reason in report["missing"].items()]
+    if report["utterances"]:
+        lines.append("utterances: " + ", ".join(f"{name} {count}" for name, count in report["utterances"].items()))
+    if report["quick"]:
+        lines.append("--quick: of few utterances and a quick profile, so no figures to quote")
+    lines += [f"{kind}: {name}: {reason}" for kind in ("missing", "failed") for name, reason in report[kind].items()]
     return "".join(f"{line}\n" for line in lines)
