@@ -41,6 +41,20 @@ def test_a_step_stands_beside_its_floors(made):
     assert step["counters"] == {"instructions": 5_000_000}
 
 
+@pytest.mark.parametrize(
+    ("held_by", "caches", "said"),
+    [
+        ("L3", 1, "L3 holds them together"),
+        (None, 1, "no cache of this machine holds them together"),
+        (None, 0, "how large the caches are is not known"),
+    ],
+)
+def test_a_step_says_which_cache_has_room_for_it(made, held_by, caches, said):
+    step = {**made["step"], "held_by": held_by, "caches": made["step"]["caches"][:caches]}
+    (lines,) = (one.lines for one in sections({**made, "step": step}) if one.title == "A step")
+    assert lines[0].endswith(f"; {said}.")
+
+
 def test_operators_come_longest_first_with_bytes_and_work(made):
     first, second, third = made["step"]["operators"]
     assert (first["name"], second["name"], third["name"]) == ("first", "second", "third")

@@ -82,13 +82,19 @@ def _against_lstm(baselines: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def _holder(step: Mapping[str, Any]) -> str:
+    """Which cache has room for all that a step goes through."""
+    if not step["caches"]:
+        return "how large the caches are is not known"
+    return f"{step['held_by'] or 'no cache of this machine'} holds them together"
+
+
 def _step(report: Report) -> Section:
     step = report["step"]
     weights = megabytes(step["weight_bytes"])
-    held = "no cache of this machine holds" if step["held_by"] is None else f"{step['held_by']} holds"
     lines = (
         f"{weights} of weights and {megabytes(step['state_read_bytes'] + step['state_written_bytes'])} of state "
-        f"(read and written) a step; {held} them together.",
+        f"(read and written) a step; {_holder(step)}.",
         f"The {len(step['operators'])} operators add up to {step['operators_share']:.0%} of the step's time without "
         f"the profiler; {step['profiler_us']:.1f} µs were taken off each for the profiler itself.",
     )
