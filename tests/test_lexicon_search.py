@@ -87,7 +87,7 @@ def test_no_phone_is_tried_beside_a_blank_that_is_sure():
     assert tried(1.0) == [[7], [7], [7]]
     assert tried(0.9) == [[], [7], [7]]
     assert tried(0.2) == [[], [], []]
-    with pytest.raises(ConfigError, match=r"got sure_blank 0 .* wanted a probability"):
+    with pytest.raises(ConfigError, match=r"got sure_blank 0 .* wanted a higher number"):
         SearchConfig(sure_blank=0.0)
 
 
