@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,12 +29,12 @@ def listen(
 
     The recording is given as fast as it is read, so the time is that of starting, and of hearing up to the first word.
     """
+    from edgeasr.bundle import Bundle, default_bundle
     from edgeasr.listen_benchmark import listen_to
-    from edgeasr.recognizer import load_model
     from edgeasr.recording import DEMO_RECORDING
 
     heard = recording or DEMO_RECORDING
-    decoders = ("lm", "greedy") if load_model(model).word_graph else ("greedy",)
+    decoders = ("lm", "greedy") if Bundle.load(model or default_bundle()).language_model else ("greedy",)
     bundle = ("--model", model) if model else ()
     found: dict[str, list[Listening]] = {decoder: [] for decoder in decoders}
     with StatusLine(sys.stderr) as status:
@@ -46,7 +46,7 @@ def listen(
     write_out(jsonlib.dumps({"recording": str(heard), "decoders": rows}) + "\n" if json else _table(rows))
 
 
-def _least(decoder: str, runs: list[Listening]) -> dict[str, str | float | None]:
+def _least(decoder: str, runs: list[Listening]) -> dict[str, Any]:
     peaks = [run.peak_rss_mb for run in runs if run.peak_rss_mb is not None]
     return {
         "decoder": decoder,
@@ -56,11 +56,9 @@ def _least(decoder: str, runs: list[Listening]) -> dict[str, str | float | None]
     }
 
 
-def _table(rows: list[dict[str, str | float | None]]) -> str:
+def _table(rows: list[dict[str, Any]]) -> str:
     from edgeasr.cli.columns import columns
 
     cells = [("decoder", "first words, s", "whole, s", "peak memory, MB")]
-    for row in rows:
-        shown = ("?" if value is None else str(value) for value in row.values())
-        cells.append((next(shown), next(shown), next(shown), next(shown)))
+    cells += [(one["decoder"], one["first_words_s"], one["wall_s"], one["peak_rss_mb"] or "?") for one in rows]
     return "".join(f"{line}\n" for line in columns(cells, "<>>>"))

@@ -67,10 +67,9 @@ def _report(bundle: Bundle) -> dict[str, Any]:
 
 
 def _other_chunks_ms(bundle: Bundle) -> list[int]:
-    from edgeasr.model import STEP
+    from edgeasr.model import chunk_of_part
 
-    lengths = (part.removeprefix(f"{STEP}.") for part in bundle.signature)
-    return sorted(int(length) for length in lengths if length.isdecimal())
+    return sorted(filter(None, map(chunk_of_part, bundle.signature)))
 
 
 def _state_bytes(bundle: Bundle) -> int:
