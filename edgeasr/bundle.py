@@ -103,7 +103,7 @@ def replace_in_bundle(
 def _named(manifest: Mapping[str, Any]) -> set[str]:
     """The files that a manifest speaks of."""
     names = {name for parts in manifest["artefacts"].values() for name in parts.values()}
-    return names | {entry["file"] for entry in [manifest.get("language_model")] if entry}
+    return names | {entry["file"] for key in ("language_model", "transducer") if (entry := manifest.get(key))}
 
 
 def default_bundle() -> Path:

@@ -59,6 +59,14 @@ class LanguageModelEntry:
 
 
 @dataclass(frozen=True)
+class TransducerEntry:
+    """The predictor and joiner of a bundle, for greedy decoding. sources: name and licence of what taught them"""
+
+    file: str
+    sources: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
 class BundleManifest:
     """A model as its manifest describes it.
 
@@ -78,6 +86,7 @@ class BundleManifest:
     licence: str
     files: Mapping[str, FileRecord]
     language_model: LanguageModelEntry | None = None
+    transducer: TransducerEntry | None = None
 
 
 def parse_manifest(value: object) -> BundleManifest:
@@ -86,8 +95,8 @@ def parse_manifest(value: object) -> BundleManifest:
     if version != FORMAT_VERSION:
         raise BundleError(f"got format version {version!r}, wanted {FORMAT_VERSION}: {_EXPORT_AGAIN}")
     known = {field.name for field in dataclasses.fields(BundleManifest)}
-    # A bundle without a language model says nothing of it.
-    whole = {"language_model": None, **_object(MANIFEST_NAME, value)}
+    # A bundle without a language model or a transducer says nothing of it.
+    whole = {"language_model": None, "transducer": None, **_object(MANIFEST_NAME, value)}
     values = _object(MANIFEST_NAME, whole, known | {"format_version"})
     config = _config(values["config"])
     signature = _signature(values["signature"])
@@ -105,6 +114,7 @@ def parse_manifest(value: object) -> BundleManifest:
         licence=_text("licence", values["licence"]),
         files=files,
         language_model=_language_model(values["language_model"], files.keys(), config),
+        transducer=_transducer(values["transducer"], files.keys()),
     )
 
 
@@ -208,6 +218,15 @@ def _language_model(value: object, files: Collection[str], config: ModelConfig) 
         file=_one_of("language_model.file", entry["file"], files),
         search=SearchConfig(**numbers),
         sources=_sources("language_model.sources", entry["sources"]),
+    )
+
+
+def _transducer(value: object, files: Collection[str]) -> TransducerEntry | None:
+    if value is None:
+        return None
+    entry = _object("transducer", value, {"file", "sources"})
+    return TransducerEntry(
+        file=_one_of("transducer.file", entry["file"], files), sources=_sources("transducer.sources", entry["sources"])
     )
 
 

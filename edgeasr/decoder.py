@@ -1,8 +1,10 @@
 """From emissions to words with times and confidences, a segment at a time."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -141,8 +143,8 @@ class SegmentClock:
 
 
 @dataclass
-class _Emission:
-    """A run of frames with the same letter, or piece of a word; log_prob is its highest."""
+class Emission:
+    """A letter or a piece of a word, and the frames that it was heard in. log_prob: the highest of these"""
 
     letters: str
     start_frame: int
@@ -150,12 +152,61 @@ class _Emission:
     log_prob: float
 
 
+class Spelling:
+    """Tokens, one after another, to words: a space, alone or before the letters of a piece, finishes one.
+
+    A word starts with the first frame of its first letter (or piece) and ends after the last frame of its last one.
+    Its confidence is the geometric mean over its letters (or pieces) of the highest posterior in the frames of each.
+    """
+
+    def __init__(self, frame_s: float, unfinished: Sequence[Emission] = (), finished: Sequence[Word] = ()) -> None:
+        self._frame_s = frame_s
+        self.finished = list(finished)
+        self.unfinished = list(unfinished)
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """All words; only the last can be unfinished."""
+        return (*self.finished, *self._unfinished_word())
+
+    def copy(self) -> Spelling:
+        """One that goes on by itself."""
+        return Spelling(self._frame_s, [replace(held) for held in self.unfinished], self.finished)
+
+    def take(self, token: str, frame: int, log_prob: float) -> bool:
+        """The next token. returns: whether it has letters"""
+        letters = token.removeprefix(SPACE)
+        if letters != token:
+            self.finished.extend(self._unfinished_word())
+            self.unfinished = []
+        if letters:
+            self.unfinished.append(Emission(letters, frame, frame + 1, log_prob))
+        return bool(letters)
+
+    def hold(self, frame: int, log_prob: float) -> None:
+        """The last token lasts."""
+        if self.unfinished:
+            held = self.unfinished[-1]
+            held.end_frame, held.log_prob = frame + 1, max(held.log_prob, log_prob)
+
+    def _unfinished_word(self) -> tuple[Word, ...]:
+        emissions = self.unfinished
+        if not emissions:
+            return ()
+        mean_log_prob = math.fsum(emission.log_prob for emission in emissions) / len(emissions)
+        word = Word(
+            word="".join(emission.letters for emission in emissions),
+            start=emissions[0].start_frame * self._frame_s,
+            end=emissions[-1].end_frame * self._frame_s,
+            conf=min(1.0, math.exp(mean_log_prob)),
+        )
+        return (word,)
+
+
 class CtcGreedyDecoder(SegmentClock):
     """The best token of every frame, repeats collapsed, blanks removed (Graves et al. 2006, best path).
 
-    A space, alone or before the letters of a piece, finishes a word; earlier output never changes. A word starts
-    with the first frame of its first letter (or piece) and ends after the last frame of its last one. Its confidence
-    is the geometric mean over its letters of the highest posterior in the letter's run of frames.
+    Earlier output never changes. Words are as in `Spelling`; a letter lasts as long as its run of frames.
 
     frame_s: duration of a frame
     """
@@ -164,16 +215,15 @@ class CtcGreedyDecoder(SegmentClock):
         super().__init__(frame_s)
         self.tokenizer = tokenizer
         self._last_id = tokenizer.blank_id
-        self._finished: list[Word] = []
-        self._unfinished: list[_Emission] = []
+        self._spelling = Spelling(frame_s)
 
     @property
     def has_speech(self) -> bool:
-        return bool(self._finished or self._unfinished)
+        return bool(self._spelling.finished or self._spelling.unfinished)
 
     @property
     def stable_words(self) -> int:
-        return len(self._finished)
+        return len(self._spelling.finished)
 
     @property
     def text(self) -> str:
@@ -191,9 +241,7 @@ class CtcGreedyDecoder(SegmentClock):
 
     def hypothesis(self) -> tuple[Word, ...]:
         """Words of the current segment so far; only the last can be unfinished."""
-        if not self._unfinished:
-            return tuple(self._finished)
-        return (*self._finished, self._word(self._unfinished))
+        return self._spelling.words
 
     def reset(self, start_frame: int | None = None) -> None:
         """As in `Decoder`. A letter held across the end of a segment belongs to the old one; after a jump it
@@ -202,21 +250,20 @@ class CtcGreedyDecoder(SegmentClock):
         if start_frame is not None and start_frame != self._next_frame:
             self._next_frame = self._sound_end_frame = start_frame
             self._last_id = self.tokenizer.blank_id
-        self._begin_segment(self._next_frame, [])
+        self._begin_segment(self._next_frame)
 
     def cut(self) -> tuple[Word, ...]:
-        if not (self._finished and self._unfinished):
+        finished, carried = self._spelling.finished, self._spelling.unfinished
+        if not (finished and carried):
             words = self.hypothesis()
             self.reset()
             return words
-        words, carried = tuple(self._finished), self._unfinished
         self._begin_segment(carried[0].start_frame, carried)
-        return words
+        return tuple(finished)
 
-    def _begin_segment(self, start_frame: int, unfinished: list[_Emission]) -> None:
+    def _begin_segment(self, start_frame: int, unfinished: Sequence[Emission] = ()) -> None:
         self._start_frame = start_frame
-        self._finished = []
-        self._unfinished = unfinished
+        self._spelling = Spelling(self.frame_s, unfinished)
 
     def _take(self, token_id: int, log_prob: float) -> None:
         frame, repeated = self._next_frame, token_id == self._last_id
@@ -224,28 +271,9 @@ class CtcGreedyDecoder(SegmentClock):
         if token_id == self.tokenizer.blank_id:
             return
         token = self.tokenizer.tokens[token_id]
-        letters = token.removeprefix(SPACE)
-        if not repeated and letters != token:
-            self._finish_word()
-        if not letters:
-            return
-        self._sound_end_frame = frame + 1
+        if token.removeprefix(SPACE):
+            self._sound_end_frame = frame + 1
         if not repeated:
-            self._unfinished.append(_Emission(letters, frame, frame + 1, log_prob))
-        elif self._unfinished:
-            held = self._unfinished[-1]
-            held.end_frame, held.log_prob = frame + 1, max(held.log_prob, log_prob)
-
-    def _finish_word(self) -> None:
-        if self._unfinished:
-            self._finished.append(self._word(self._unfinished))
-            self._unfinished = []
-
-    def _word(self, emissions: Sequence[_Emission]) -> Word:
-        mean_log_prob = math.fsum(emission.log_prob for emission in emissions) / len(emissions)
-        return Word(
-            word="".join(emission.letters for emission in emissions),
-            start=emissions[0].start_frame * self.frame_s,
-            end=emissions[-1].end_frame * self.frame_s,
-            conf=min(1.0, math.exp(mean_log_prob)),
-        )
+            self._spelling.take(token, frame, log_prob)
+        elif token != SPACE:
+            self._spelling.hold(frame, log_prob)

@@ -14,6 +14,7 @@ from edgeasr.ladder import Rung
 from edgeasr.lexicon_decoder import LexiconDecoder
 from edgeasr.lexicon_search import WordGraph
 from edgeasr.model import AcousticModel, Emissions
+from edgeasr.transducer_decoder import TransducerDecoder
 
 # What another decoder hears again of a segment that is open; a word is seldom longer.
 _REPLAY_S = 2.0
@@ -28,7 +29,7 @@ class Decoding:
     """
 
     def __init__(self, model: AcousticModel, word_graph: WordGraph | None, rung: Rung) -> None:
-        self._tokenizer, self._frame_s = model.tokenizer, model.config.frame_s
+        self._model, self._frame_s = model, model.config.frame_s
         self._word_graph, self._rung = word_graph, rung
         self._replay: deque[Emissions] = deque(maxlen=int(_REPLAY_S / model.config.chunk_s))
         self.name, self.decoder = rung.decoder, self._wanted()
@@ -88,7 +89,9 @@ class Decoding:
             return GrammarDecoder(self._word_graph, self._frame_s)
         if self._rung.decoder == "lm":
             return LexiconDecoder(self._graph(), self._frame_s)
-        return CtcGreedyDecoder(self._tokenizer, self._frame_s)
+        if self._model.transducer is not None:
+            return TransducerDecoder(self._model.transducer, self._model.tokenizer, self._frame_s)
+        return CtcGreedyDecoder(self._model.tokenizer, self._frame_s)
 
     def _graph(self) -> WordGraph:
         """The word graph with the beam that is wanted."""

@@ -23,6 +23,7 @@ from edgeasr.errors import BundleError, ConfigError
 from edgeasr.lexicon_search import WordGraph
 from edgeasr.memory import MemoryKeeper, Rules, Slots
 from edgeasr.tokenizer import Tokenizer
+from edgeasr.transducer import Transducer
 from edgeasr.word_tables import word_graph
 
 Floats = NDArray[np.float32]
@@ -117,6 +118,18 @@ class AcousticModel:
             return None
         content, name = partial(self._bundle.content, entry.file), f"{entry.file} of {self._bundle.path}"
         return word_graph(content, self._bundle.files[entry.file].sha256, name, entry.search)
+
+    @cached_property
+    def transducer(self) -> Transducer | None:
+        """What greedy decoding knows of the pieces before, read when first asked for; None without one.
+
+        errors: BundleError for a file that is damaged
+        """
+        entry = self._bundle.transducer
+        if entry is None:
+            return None
+        name = f"{entry.file} of {self._bundle.path}"
+        return Transducer.unpacked(self._bundle.content(entry.file), name)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,0 +1,195 @@
+"""Predictor and joiner on the encoder's output: what the next piece of a word is, given what was said before.
+
+Emissions of CTC are independent given the audio, so pieces of one word need not fit each other. A neural transducer
+(Graves 2012, arXiv 1211.3711) asks at every frame for the next piece, or none, given the pieces so far. Here the
+encoder stays as it is and everything else is small: a window of frames around the present one, a predictor that knows
+the last few pieces and nothing else (stateless, Ghodsi et al. 2020), and a joiner that corrects the emissions:
+
+    frames t - behind ... t + ahead -> projection -> acoustic -+
+    last `context` pieces -> embedding -> predictor -----------+-> SiLU -> + feed-forward -> output -+
+    emissions of frame t, times a gain --------------------------------------------------------------+-> scores
+
+It reads the emissions themselves: as a linear function of the encoder's output they hold all of it.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeasr.errors import BundleError
+from edgeasr.features import Floats
+
+FORMAT_VERSION = 1
+
+_TRAIN_AGAIN = "make it again with `python -m edgeasr.train.transducer`"
+_FILE_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    TypeError,
+    ValueError,
+)
+_EPSILON = 1e-5  # of torch's LayerNorm
+_LARGEST_INT8 = 127
+
+
+@dataclass(frozen=True)
+class Transducer:
+    """The weights, float32; matrices are (outputs, inputs).
+
+    behind, ahead: frames of the window before and after the present one
+    context:       pieces that the predictor knows
+    """
+
+    behind: int
+    ahead: int
+    context: int
+    projection: Floats  # (P, V)
+    projection_bias: Floats  # (P,)
+    absent: Floats  # (P,), in the place of a frame that is not there
+    acoustic: Floats  # (D, (behind + 1 + ahead) * P)
+    embedding: Floats  # (V + 1, E); the last is that of the beginning of a segment
+    predictor: Floats  # (D, context * E)
+    bias: Floats  # (D,), of acoustic and predictor together
+    expand: Floats  # (F, D), with the layer norm before it
+    expand_bias: Floats  # (F,)
+    contract: Floats  # (D, F)
+    contract_bias: Floats  # (D,)
+    output: Floats  # (V, D), with the layer norm before it
+    output_bias: Floats  # (V,)
+    gain: float  # of the emissions
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Pieces, the blank among them; a segment begins after as many "pieces" of this number as there is context."""
+        return len(self.output)
+
+    @property
+    def begin(self) -> tuple[int, ...]:
+        """The context at the beginning of a segment."""
+        return (self.vocabulary_size,) * self.context
+
+    def project(self, log_probs: Floats) -> Floats:
+        """Emissions (T, V) to what the window is made of, (T, P)."""
+        projected: Floats = log_probs @ self.projection.T + self.projection_bias
+        return projected
+
+    def hear(self, window: Floats) -> Floats:
+        """Projected frames, (behind + n + ahead, P), to the acoustic part of n frames, (n, D)."""
+        size = (self.behind + 1 + self.ahead) * window.shape[1]
+        flat = np.ascontiguousarray(window).reshape(-1)
+        windows = np.lib.stride_tricks.sliding_window_view(flat, size)[:: window.shape[1]]
+        heard: Floats = windows @ self.acoustic.T
+        return heard
+
+    def predict(self, context: tuple[int, ...]) -> Floats:
+        """The last pieces to the predictor's part, (D,)."""
+        predicted: Floats = self.predictor @ self.embedding[list(context)].reshape(-1) + self.bias
+        return predicted
+
+    def join(self, heard: Floats, predicted: Floats, log_probs: Floats) -> Floats:
+        """Scores of the pieces, (V,): log-probabilities but for a constant.
+
+        heard, log_probs: of one frame, (D,) and (V,)
+        """
+        x = _silu(heard + predicted)
+        x = x + self.contract @ _silu(self.expand @ _normal(x) + self.expand_bias) + self.contract_bias
+        scores: Floats = self.output @ _normal(x) + self.output_bias + self.gain * log_probs
+        return scores
+
+    def packed(self) -> bytes:
+        """The file: a zip of arrays (npz, nothing pickled), matrices as whole numbers of 8 bits with a scale a row."""
+        arrays: dict[str, Any] = {
+            "format": np.array([FORMAT_VERSION, self.behind, self.ahead, self.context], np.int64),
+            "gain": np.array(self.gain, np.float32),
+        }
+        for name in _array_names():
+            array = getattr(self, name)
+            if array.ndim == 1 or name == "projection":
+                arrays[name] = array.astype(np.float16)
+            else:
+                scale = np.abs(array).max(axis=1) / _LARGEST_INT8
+                arrays[name] = np.rint(array / np.maximum(scale, 1e-12)[:, None]).astype(np.int8)
+                arrays[f"{name}.scale"] = scale.astype(np.float32)
+        stream = io.BytesIO()
+        np.savez_compressed(stream, **arrays)
+        return stream.getvalue()
+
+    @classmethod
+    def unpacked(cls, content: bytes, name: str) -> Transducer:
+        """What a file holds. errors: BundleError for one that is damaged or something else; name: what it calls it"""
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                return _checked(arrays)
+        except _FILE_ERRORS as error:
+            raise BundleError(f"transducer {name}: no readable one ({error}): {_TRAIN_AGAIN}") from error
+
+
+def _array_names() -> list[str]:
+    return [field.name for field in fields(Transducer) if field.type == "Floats"]
+
+
+def _checked(arrays: Mapping[str, NDArray[Any]]) -> Transducer:
+    """errors: LookupError or ValueError for arrays that are no transducer"""
+    version, behind, ahead, context = (int(value) for value in arrays["format"])
+    if version != FORMAT_VERSION:
+        raise ValueError(f"format version {version}, wanted {FORMAT_VERSION}")
+    if min(behind, ahead) < 0 or context < 1:
+        raise ValueError(f"got a window from -{behind} to {ahead} and a context of {context}")
+    found: dict[str, Floats] = {}
+    for name in _array_names():
+        array = arrays[name].astype(np.float32)
+        scale = arrays.get(f"{name}.scale")
+        found[name] = array if scale is None else array * scale.astype(np.float32)[:, None]
+        if not np.isfinite(found[name]).all():
+            raise ValueError(f"{name} has values that are no numbers")
+    transducer = Transducer(behind, ahead, context, **found, gain=float(arrays["gain"]))
+    _check_shapes(transducer)
+    return transducer
+
+
+def _check_shapes(t: Transducer) -> None:
+    """errors: ValueError for matrices that do not fit each other"""
+    tokens, width = t.output.shape
+    frame, inner, piece = len(t.projection), len(t.expand), t.embedding.shape[1]
+    wanted: dict[str, tuple[int, ...]] = {
+        "projection": (frame, tokens),
+        "projection_bias": (frame,),
+        "absent": (frame,),
+        "acoustic": (width, (t.behind + 1 + t.ahead) * frame),
+        "embedding": (tokens + 1, piece),
+        "predictor": (width, t.context * piece),
+        "bias": (width,),
+        "expand": (inner, width),
+        "expand_bias": (inner,),
+        "contract": (width, inner),
+        "contract_bias": (width,),
+        "output_bias": (tokens,),
+    }
+    for name, shape in wanted.items():
+        if getattr(t, name).shape != shape:
+            raise ValueError(f"{name} has the shape {getattr(t, name).shape}, wanted {shape}")
+
+
+def _normal(x: Floats) -> Floats:
+    """Mean 0 and variance 1; scale and shift of the layer norm are in the matrix that follows."""
+    centred = x - x.mean()
+    normal: Floats = centred / np.sqrt(np.square(centred).mean() + _EPSILON)
+    return normal
+
+
+def _silu(x: Floats) -> Floats:
+    """x * sigmoid(x), by tanh, which cannot overflow."""
+    silu: Floats = x * (0.5 + 0.5 * np.tanh(0.5 * x))
+    return silu
