@@ -31,7 +31,7 @@ class ScriptedModel:
     """Emits the letter of the tone in each frame, `delay` frames late, with posterior CONF."""
 
     name, artefact, backend, threads = "scripted", "scripted-fp32", "numpy", 1
-    word_graph = None
+    word_graph = transducer = None
     fingerprint = "scripted"
     chunk_lengths_ms = (160,)
 
