@@ -2,20 +2,30 @@
 
 The banks' keys and values, the slot that is always there in front of them, and their log-counts are a graph of their
 own inside the file. The step reads what it gives (`edgeasr.backends.preparation` runs it, and keeps that).
+
+Banks fill from their first slot on, in minutes. What holds nothing yet is left out: no query sees it, so a step that
+does not read it gives the same. How many slots are left is the one size in the file that varies.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from edgeasr.backends.preparation import METADATA, PREPARED
 
 _SELDOM = "state.bank."
+_HELD = "held_slots"
+# Slots that come and go together: sums over them are then made in the same order, however many there are.
+_TOGETHER = 16
+_READER = "MultiHeadAttention"
+_KEY, _VALUE, _BIAS = 1, 2, 5  # its inputs
+_SLOTS_AXIS = {_KEY: 2, _VALUE: 2, _BIAS: 3}
 
 
 def set_apart(model: bytes) -> bytes:
@@ -36,7 +46,8 @@ def set_apart(model: bytes) -> bytes:
     values = [_named(shapes[name], new) for name, new in names.items()]
     _rename([*early, *late], names)
     banks = [value for value in graph.input if value.name in _inputs(early)]
-    first = _graph("preparation", early, banks, values, graph.initializer)
+    leaving_out, constants = _leave_out_what_is_empty(early, _slots_axes(late, values), values)
+    first = _graph("preparation", [*early, *leaving_out], banks, values, [*graph.initializer, *constants])
     prepared = helper.make_model(first, opset_imports=whole.opset_import, ir_version=whole.ir_version)
     inputs = list(graph.input)
     at = inputs.index(banks[0])
@@ -65,6 +76,62 @@ def _made_of_banks(graph: Any) -> tuple[list[Any], list[Any]]:
         else:
             late.append(node)
     return early, late
+
+
+def _slots_axes(nodes: Iterable[Any], made: Sequence[Any]) -> Mapping[str, tuple[int, str]]:
+    """What is made for reads of the memory alone: the axis of its slots, and what is added to the scores of these."""
+    names = {value.name for value in made}
+    found: dict[str, tuple[int, str]] = {}
+    for node in nodes:
+        read = dict(enumerate(node.input))
+        if node.op_type == _READER and all(read.get(number) in names for number in _SLOTS_AXIS):
+            found |= {read[number]: (axis, read[_BIAS]) for number, axis in _SLOTS_AXIS.items()}
+        else:
+            names -= set(node.input)
+    return {name: place for name, place in found.items() if name in names and place[1] in names}
+
+
+def _leave_out_what_is_empty(
+    nodes: Sequence[Any], axes: Mapping[str, tuple[int, str]], made: Sequence[Any]
+) -> tuple[list[Any], list[Any]]:
+    """Nodes, and their constants, that keep slots up to the last that some query sees. made: whose sizes vary then"""
+    biases = {value.name: value for value in made if value.name in {bias for _, bias in axes.values()}}
+    _rename(nodes, {name: f"{name}.whole" for name in axes})
+    leaving_out, constants = [], []
+    for bias, value in biases.items():
+        slots = value.type.tensor_type.shape.dim[_SLOTS_AXIS[_BIAS]].dim_value
+        first, last, more = _last_seen(bias, slots)
+        leaving_out += first
+        constants += more
+        for name, (axis, of) in axes.items():
+            if of == bias:
+                constants.append(numpy_helper.from_array(np.array([axis]), f"{name}.axis"))
+                inputs = [f"{name}.whole", more[0].name, last, f"{name}.axis"]
+                leaving_out.append(helper.make_node("Slice", inputs, [name]))
+    for value in made:
+        if value.name in axes:
+            value.type.tensor_type.shape.dim[axes[value.name][0]].dim_param = _HELD
+    return leaving_out, constants
+
+
+def _last_seen(bias: str, slots: int) -> tuple[list[Any], str, list[Any]]:
+    """How many slots there are up to the last that some query sees, in whole groups: nodes, its name, constants."""
+    values = {
+        "zero": np.array([0]),
+        "none": np.array(-np.inf, np.float32),
+        "but_slots": np.arange(_SLOTS_AXIS[_BIAS]),
+        "numbers": np.arange(slots) // _TOGETHER * _TOGETHER + _TOGETHER,
+    }
+    constants = [numpy_helper.from_array(array, f"{bias}.{name}") for name, array in values.items()]
+    zero, none, but_slots, numbers = (constant.name for constant in constants)
+    most, seen, ends, last = (f"{bias}.{name}" for name in ("most", "seen", "ends", "last"))
+    nodes = [
+        helper.make_node("ReduceMax", [f"{bias}.whole", but_slots], [most], keepdims=0),
+        helper.make_node("Greater", [most, none], [seen]),
+        helper.make_node("Where", [seen, numbers, zero], [ends]),
+        helper.make_node("ReduceMax", [ends], [last]),
+    ]
+    return nodes, last, constants
 
 
 def _graph(name: str, nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], constants: Any) -> Any:

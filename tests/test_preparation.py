@@ -73,6 +73,21 @@ def test_one_changed_part_of_a_bank_is_enough(graphs, part):
     np.testing.assert_array_equal(apart.run(inputs)["log_probs"], whole.run(inputs)["log_probs"])
 
 
+@pytest.mark.parametrize(("held", "read"), [(0, 16), (3, 16), (15, 16), (16, 32), (31, 32), (32, 41), (40, 41)])
+def test_slots_that_hold_nothing_yet_are_not_read(toy_model, held, read):
+    torch.manual_seed(0)
+    fused = fuse(to_onnx(StepGraph(Encoder(toy_model(memory_capacities=(40,))).eval())))
+    whole, apart = (load_graph("onnxruntime", model, threads=1) for model in (fused, set_apart(fused)))
+    inputs = inputs_of(whole, 0)
+    inputs["state.bank.0.number"] = np.where(np.arange(40) < held, np.arange(40), -1)[None]
+    prepared = apart.read_from(inputs)
+    sizes = {name: array.shape for name, array in prepared.items() if name.startswith(PREPARED)}
+    assert {shape[-1 if len(shape) == 4 and shape[1] == 1 else 2] for shape in sizes.values()} == {read}
+    wanted, found = whole.run(inputs), apart.run(inputs)
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
 def test_streams_with_memories_of_their_own_share_a_graph(graphs):
     whole, apart = graphs
     streams = [inputs_of(whole, seed) for seed in range(3)]

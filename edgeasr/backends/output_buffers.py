@@ -51,9 +51,8 @@ class OutputBuffers:
         self._session, self._outputs, self._windows = session, outputs, windows
         read = {window.read for window in windows}
         self._inputs = {name: spec for name, spec in inputs.items() if name not in read}
-        self._fixed = all(
-            isinstance(size, int) for spec in [*inputs.values(), *outputs.values()] for size in spec.shape
-        )
+        written = [*outputs.values(), *(inputs[name] for name in read)]
+        self._fixed = all(isinstance(size, int) for spec in written for size in spec.shape)
         self._reels: list[_Reel] = []
         self._own: set[int] = set()  # ids of all arrays of all reels, which live as long as this
         self._places: dict[int, tuple[_Reel, int]] = {}  # of the first window of a step, by its id
@@ -213,7 +212,7 @@ class _Turn:
 
     def bind(self, name: str, array: Array, spec: TensorSpec, own: Set[int]) -> bool:
         """Read an input where this array lies. own: ids of arrays that live anyway. returns: whether it can be"""
-        if array.shape != spec.shape or array.dtype != spec.dtype or not array.flags.c_contiguous:
+        if not _is_of(array.shape, spec.shape) or array.dtype != spec.dtype or not array.flags.c_contiguous:
             return False
         self._bind_input(name, array)
         self._bound[name] = id(array)
@@ -237,6 +236,14 @@ class _Turn:
 
     def _count(self) -> list[int]:
         return [sys.getrefcount(array) for array in self.arrays.values()]
+
+
+def _is_of(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    """Whether sizes are those wanted; one that varies is a name in the file."""
+    return shape == wanted or (
+        len(shape) == len(wanted)
+        and all(size == other or isinstance(other, str) for size, other in zip(shape, wanted, strict=True))
+    )
 
 
 def _forget(bound: dict[str, int], name: str, gone: object) -> None:

@@ -15,7 +15,7 @@ from edgeasr.bundle import Bundle
 from edgeasr.errors import ProfileError
 from edgeasr.front_end import WaveformFrontEnd
 from edgeasr.measurement import BLOCK_MS
-from edgeasr.model import AcousticModel, next_values
+from edgeasr.model import AcousticModel, State, next_values
 from edgeasr.profile import recurrent
 from edgeasr.profile.counters import Counted, count
 from edgeasr.profile.operators import QUICK, Effort, GraphProfile, profile_graph
@@ -104,7 +104,7 @@ def _unheard(what: str, share: float) -> None:
 
 
 def _feed(model: AcousticModel, recording: Path) -> dict[str, Array]:
-    """A chunk of features, and the state after those before it."""
+    """A chunk of features, and the state after those before it, with full banks: then a step has most to read."""
     config = model.config
     front_end, state, left = WaveformFrontEnd(config), model.init_state(), _CHUNKS_HEARD
     features = np.zeros((config.encoder.chunk_features, config.features.num_mels), np.float32)
@@ -117,7 +117,13 @@ def _feed(model: AcousticModel, recording: Path) -> dict[str, Array]:
                 state = model.step(features, state)[1]
             if not left:
                 break
-    return {"features": features[None], **state}
+    return {"features": features[None], **state, **_full(state)}
+
+
+def _full(state: State) -> dict[str, Array]:
+    """What says of banks that every slot of them holds a summary."""
+    said = [name for name in state if name.startswith("state.bank.") and name.endswith((".number", ".merged"))]
+    return {name: np.ones_like(state[name]) for name in said}
 
 
 def _memory_feed(bundle: Bundle, feed: dict[str, Array]) -> dict[str, Array]:
