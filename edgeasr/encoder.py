@@ -57,6 +57,16 @@ class EncoderState(NamedTuple):
     seen: Tensor  # (B,) int64, encoder frames consumed
 
 
+class Above(NamedTuple):
+    """What comes of the output of the lower blocks: that of the upper ones, the next state, the new summaries."""
+
+    output: Tensor  # (B, T, C)
+    level1: tuple[BlockState, ...]
+    pool: tuple[PoolState, ...]
+    bank: tuple[BankState, ...]
+    new: tuple[NewSummaries, ...]
+
+
 class Memory(NamedTuple):
     """What the upper blocks read: the slots of all levels side by side."""
 
@@ -177,6 +187,13 @@ class Encoder(nn.Module):
 
     def _run(self, x: Tensor, state: EncoderState, chunk_frames: int) -> tuple[Emissions, EncoderState]:
         x, frontend, level1 = self.run_lower(x, state, chunk_frames)
+        y, upper, pool, banks, new = self.run_above(x, state, chunk_frames)
+        lower = self.lower_emission(self.lower_norm(x)).float().log_softmax(-1)
+        emissions = Emissions(self.emit(y), lower, self.emit_phones(y), _writes(new))
+        return emissions, EncoderState(frontend, level1 + upper, pool, banks, state.seen + x.shape[1])
+
+    def run_above(self, x: Tensor, state: EncoderState, chunk_frames: int) -> Above:
+        """Everything that follows the lower blocks, from their output (B, T, C): summaries, memory, upper blocks."""
         pool, banks = state.pool, state.bank
         new: tuple[NewSummaries, ...] = ()
         if self.levels:
@@ -185,9 +202,7 @@ class Encoder(nn.Module):
             pool = (first_pool, *upper_pools)
             banks = tuple(settle(bank, *made) for bank, made in zip(state.bank, new, strict=True))
         y, upper = self.run_upper(x, state, chunk_frames, new)
-        lower = self.lower_emission(self.lower_norm(x)).float().log_softmax(-1)
-        emissions = Emissions(self.emit(y), lower, self.emit_phones(y), _writes(new))
-        return emissions, EncoderState(frontend, level1 + upper, pool, banks, state.seen + x.shape[1])
+        return Above(y, upper, pool, banks, new)
 
     def run_lower(
         self, x: Tensor, state: EncoderState, chunk_frames: int
