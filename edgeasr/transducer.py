@@ -19,6 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ _LARGEST_INT8 = 127
 
 @dataclass(frozen=True)
 class Transducer:
-    """The weights, float32; matrices are (outputs, inputs).
+    """The weights, float32; matrices are (inputs, outputs), by which numpy multiplies a few rows fastest.
 
     behind, ahead: frames of the window before and after the present one
     context:       pieces that the predictor knows
@@ -55,25 +56,25 @@ class Transducer:
     behind: int
     ahead: int
     context: int
-    projection: Floats  # (P, V)
+    projection: Floats  # (V, P)
     projection_bias: Floats  # (P,)
     absent: Floats  # (P,), in the place of a frame that is not there
-    acoustic: Floats  # (D, (behind + 1 + ahead) * P)
+    acoustic: Floats  # (P, (behind + 1 + ahead) * D), the places in the window one after another
     embedding: Floats  # (V + 1, E); the last is that of the beginning of a segment
-    predictor: Floats  # (D, context * E)
+    predictor: Floats  # (context * E, D)
     bias: Floats  # (D,), of acoustic and predictor together
-    expand: Floats  # (F, D), with the layer norm before it
+    expand: Floats  # (D, F), with the layer norm before it
     expand_bias: Floats  # (F,)
-    contract: Floats  # (D, F)
+    contract: Floats  # (F, D)
     contract_bias: Floats  # (D,)
-    output: Floats  # (V, D), with the layer norm before it
+    output: Floats  # (D, V), with the layer norm before it
     output_bias: Floats  # (V,)
     gain: float  # of the emissions
 
     @property
     def vocabulary_size(self) -> int:
         """Pieces, the blank among them; a segment begins after as many "pieces" of this number as there is context."""
-        return len(self.output)
+        return len(self.output_bias)
 
     @property
     def begin(self) -> tuple[int, ...]:
@@ -82,34 +83,48 @@ class Transducer:
 
     def project(self, log_probs: Floats) -> Floats:
         """Emissions (T, V) to what the window is made of, (T, P)."""
-        projected: Floats = log_probs @ self.projection.T + self.projection_bias
+        projected: Floats = log_probs @ self.projection + self.projection_bias
         return projected
 
-    def hear(self, window: Floats) -> Floats:
-        """Projected frames, (behind + n + ahead, P), to the acoustic part of n frames, (n, D)."""
-        size = (self.behind + 1 + self.ahead) * window.shape[1]
-        flat = np.ascontiguousarray(window).reshape(-1)
-        windows = np.lib.stride_tricks.sliding_window_view(flat, size)[:: window.shape[1]]
-        heard: Floats = windows @ self.acoustic.T
+    @cached_property
+    def silence(self) -> Floats:
+        """The shares of a frame that is not there, (behind + 1 + ahead, D)."""
+        silence: Floats = self.shares(self.absent[None])[0]
+        return silence
+
+    def shares(self, projected: Floats) -> Floats:
+        """Projected frames (T, P) to what each is in the windows that it is part of, (T, behind + 1 + ahead, D).
+
+        The first share is that in the window of the frame `behind` frames later, where it is the first one.
+        """
+        shares = projected @ self.acoustic
+        return shares.reshape(len(projected), self.behind + 1 + self.ahead, len(self.bias))
+
+    def hear(self, shares: Floats) -> Floats:
+        """Shares of frames, (behind + n + ahead, behind + 1 + ahead, D), to the acoustic part of n frames, (n, D)."""
+        size = self.behind + 1 + self.ahead
+        heard: Floats = shares[np.arange(len(shares) - size + 1)[:, None] + np.arange(size), np.arange(size)].sum(
+            axis=1
+        )
         return heard
 
     def predict(self, context: tuple[int, ...]) -> Floats:
         """The last pieces to the predictor's part, (D,)."""
-        predicted: Floats = self.predictor @ self.embedding[list(context)].reshape(-1) + self.bias
+        predicted: Floats = self.embedding[list(context)].reshape(-1) @ self.predictor + self.bias
         return predicted
 
     def join(self, heard: Floats, predicted: Floats, log_probs: Floats) -> Floats:
-        """Scores of the pieces, (V,): log-probabilities but for a constant.
+        """Scores of the pieces, (n, V): log-probabilities but for a constant.
 
-        heard, log_probs: of one frame, (D,) and (V,)
+        heard, log_probs: of n frames, (n, D) and (n, V)
         """
         x = _silu(heard + predicted)
-        x = x + self.contract @ _silu(self.expand @ _normal(x) + self.expand_bias) + self.contract_bias
-        scores: Floats = self.output @ _normal(x) + self.output_bias + self.gain * log_probs
+        x = x + _silu(_normal(x) @ self.expand + self.expand_bias) @ self.contract + self.contract_bias
+        scores: Floats = _normal(x) @ self.output + self.output_bias + self.gain * log_probs
         return scores
 
     def packed(self) -> bytes:
-        """The file: a zip of arrays (npz, nothing pickled), matrices as whole numbers of 8 bits with a scale a row."""
+        """The file: a zip of arrays (npz, nothing pickled), matrices as 8-bit numbers with a scale an output."""
         arrays: dict[str, Any] = {
             "format": np.array([FORMAT_VERSION, self.behind, self.ahead, self.context], np.int64),
             "gain": np.array(self.gain, np.float32),
@@ -119,8 +134,8 @@ class Transducer:
             if array.ndim == 1 or name == "projection":
                 arrays[name] = array.astype(np.float16)
             else:
-                scale = np.abs(array).max(axis=1) / _LARGEST_INT8
-                arrays[name] = np.rint(array / np.maximum(scale, 1e-12)[:, None]).astype(np.int8)
+                scale = np.abs(array).max(axis=0) / _LARGEST_INT8
+                arrays[name] = np.rint(array / np.maximum(scale, 1e-12)).astype(np.int8)
                 arrays[f"{name}.scale"] = scale.astype(np.float32)
         stream = io.BytesIO()
         np.savez_compressed(stream, **arrays)
@@ -151,7 +166,7 @@ def _checked(arrays: Mapping[str, NDArray[Any]]) -> Transducer:
     for name in _array_names():
         array = arrays[name].astype(np.float32)
         scale = arrays.get(f"{name}.scale")
-        found[name] = array if scale is None else array * scale.astype(np.float32)[:, None]
+        found[name] = array if scale is None else array * scale.astype(np.float32)
         if not np.isfinite(found[name]).all():
             raise ValueError(f"{name} has values that are no numbers")
     transducer = Transducer(behind, ahead, context, **found, gain=float(arrays["gain"]))
@@ -161,19 +176,19 @@ def _checked(arrays: Mapping[str, NDArray[Any]]) -> Transducer:
 
 def _check_shapes(t: Transducer) -> None:
     """errors: ValueError for matrices that do not fit each other"""
-    tokens, width = t.output.shape
-    frame, inner, piece = len(t.projection), len(t.expand), t.embedding.shape[1]
+    width, tokens = t.output.shape
+    frame, inner, piece = t.projection.shape[1], t.expand.shape[1], t.embedding.shape[1]
     wanted: dict[str, tuple[int, ...]] = {
-        "projection": (frame, tokens),
+        "projection": (tokens, frame),
         "projection_bias": (frame,),
         "absent": (frame,),
-        "acoustic": (width, (t.behind + 1 + t.ahead) * frame),
+        "acoustic": (frame, (t.behind + 1 + t.ahead) * width),
         "embedding": (tokens + 1, piece),
-        "predictor": (width, t.context * piece),
+        "predictor": (t.context * piece, width),
         "bias": (width,),
-        "expand": (inner, width),
+        "expand": (width, inner),
         "expand_bias": (inner,),
-        "contract": (width, inner),
+        "contract": (inner, width),
         "contract_bias": (width,),
         "output_bias": (tokens,),
     }
@@ -184,8 +199,8 @@ def _check_shapes(t: Transducer) -> None:
 
 def _normal(x: Floats) -> Floats:
     """Mean 0 and variance 1; scale and shift of the layer norm are in the matrix that follows."""
-    centred = x - x.mean()
-    normal: Floats = centred / np.sqrt(np.square(centred).mean() + _EPSILON)
+    centred = x - x.mean(axis=-1, keepdims=True)
+    normal: Floats = centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + _EPSILON)
     return normal
 
 

@@ -49,9 +49,9 @@ class TransducerDecoder(SegmentClock):
         self._transducer = transducer
         self._hypothesis: tuple[Word, ...] | None = None  # None where it has to be found anew
         self._context = transducer.begin
-        # Not decided yet, and those projected, with as many before them as the window reaches back.
+        # Emissions that are not decided yet; shares of their frames and of those before that the window reaches.
         self._open: Floats = np.zeros((0, transducer.vocabulary_size), np.float32)
-        self._frames: Floats = np.zeros((0, len(transducer.absent)), np.float32)
+        self._shares: Floats = transducer.silence[None][:0]
         self._forget()
         self._begin_segment(0)
 
@@ -80,12 +80,13 @@ class TransducerDecoder(SegmentClock):
                 self._sound_end_frame = self._next_frame
         emissions = log_probs.astype(np.float32)
         self._open = np.concatenate([self._open, emissions])
-        self._frames = np.concatenate([self._frames, self._transducer.project(emissions)])
+        shares = self._transducer.shares(self._transducer.project(emissions))
+        self._shares = np.concatenate([self._shares, shares])
         if (count := len(self._open) - self._transducer.ahead) > 0:
-            for heard in self._pieces(self._frames, count):
+            for heard in self._pieces(self._shares, count):
                 self._context = (*self._context[1:], heard.token_id)
                 self._spell(self._spelling, heard)
-            self._open, self._frames = self._open[count:], self._frames[count:]
+            self._open, self._shares = self._open[count:], self._shares[count:]
         self._hypothesis = None
 
     def hypothesis(self) -> tuple[Word, ...]:
@@ -93,8 +94,8 @@ class TransducerDecoder(SegmentClock):
         if self._hypothesis is not None:
             return self._hypothesis
         spelling = self._spelling.copy()
-        absent = np.tile(self._transducer.absent, (self._transducer.ahead, 1))
-        for heard in self._pieces(np.concatenate([self._frames, absent]), len(self._open)):
+        silence = np.repeat(self._transducer.silence[None], self._transducer.ahead, axis=0)
+        for heard in self._pieces(np.concatenate([self._shares, silence]), len(self._open)):
             self._spell(spelling, heard)
         words = self._hypothesis = spelling.words
         return words
@@ -104,7 +105,7 @@ class TransducerDecoder(SegmentClock):
         if start_frame is not None and start_frame != self._next_frame:
             self._next_frame = self._sound_end_frame = start_frame
             self._forget()
-        self._open, self._frames = self._open[:0], self._frames[len(self._open) :]
+        self._open, self._shares = self._open[:0], self._shares[len(self._open) :]
         self._context = self._transducer.begin
         self._begin_segment(self._next_frame)
 
@@ -128,26 +129,27 @@ class TransducerDecoder(SegmentClock):
         transducer = self._transducer
         self._context = transducer.begin
         self._open = self._open[:0]
-        self._frames = np.tile(transducer.absent, (transducer.behind, 1))
+        self._shares = np.repeat(transducer.silence[None], transducer.behind, axis=0)
 
-    def _pieces(self, frames: Floats, count: int) -> Iterator[_Heard]:
-        """What is heard in the first open frames. frames: (behind + count + ahead, P) or more"""
-        blanks = self._open[:count, _BLANK_ID]
-        unsure = np.flatnonzero(blanks < _SURE_BLANK).tolist()
-        if not unsure:
+    def _pieces(self, shares: Floats, count: int) -> Iterator[_Heard]:
+        """What is heard in the first open frames. shares: of behind + count + ahead frames or more"""
+        unsure = np.flatnonzero(self._open[:count, _BLANK_ID] < _SURE_BLANK)
+        if not len(unsure):
             return
-        transducer = self._transducer
-        context, predicted = self._context, None
-        acoustic = transducer.hear(frames[: transducer.behind + count + transducer.ahead])
+        transducer, context = self._transducer, self._context
+        acoustic = transducer.hear(shares[: transducer.behind + count + transducer.ahead])
         first = self._next_frame - len(self._open)
-        for i in unsure:
-            if predicted is None:
-                predicted = transducer.predict(context)
-            scores = transducer.join(acoustic[i], predicted, self._open[i])
-            best = int(scores.argmax())
-            if best != _BLANK_ID:
-                context, predicted = (*context[1:], best), None
-                yield _Heard(best, first + i, -math.log(np.exp(scores - scores[best]).sum()))
+        while len(unsure):
+            # All that are left, as though nothing were heard: the first that is a piece is right.
+            scores = transducer.join(acoustic[unsure], transducer.predict(context), self._open[unsure])
+            best = scores.argmax(axis=1)
+            pieces = np.flatnonzero(best != _BLANK_ID)
+            if not len(pieces):
+                return
+            at = int(pieces[0])
+            piece, row = int(best[at]), scores[at]
+            yield _Heard(piece, first + int(unsure[at]), -math.log(np.exp(row - row[piece]).sum()))
+            context, unsure = (*context[1:], piece), unsure[at + 1 :]
 
     def _spell(self, spelling: Spelling, heard: _Heard) -> None:
         spelling.take(self.tokenizer.tokens[heard.token_id], heard.frame, heard.log_prob)

@@ -25,24 +25,24 @@ def transducer(seed: int = 0, strength: float = 1.0) -> Transducer:
     rng = np.random.default_rng(seed)
 
     def drawn(*shape: int) -> np.ndarray:
-        return rng.standard_normal(shape).astype(np.float32) / math.sqrt(shape[-1])
+        return rng.standard_normal(shape).astype(np.float32) / math.sqrt(shape[0])
 
     return Transducer(
         BEHIND,
         AHEAD,
         CONTEXT,
-        projection=drawn(FRAME, V),
+        projection=drawn(V, FRAME),
         projection_bias=drawn(FRAME),
         absent=drawn(FRAME),
-        acoustic=drawn(WIDTH, (BEHIND + 1 + AHEAD) * FRAME),
+        acoustic=drawn(FRAME, (BEHIND + 1 + AHEAD) * WIDTH),
         embedding=2 * drawn(V + 1, PIECE),
-        predictor=2 * drawn(WIDTH, CONTEXT * PIECE),
+        predictor=2 * drawn(CONTEXT * PIECE, WIDTH),
         bias=drawn(WIDTH),
-        expand=drawn(INNER, WIDTH),
+        expand=drawn(WIDTH, INNER),
         expand_bias=drawn(INNER),
-        contract=2 * drawn(WIDTH, INNER),
+        contract=2 * drawn(INNER, WIDTH),
         contract_bias=drawn(WIDTH),
-        output=strength * 4 * drawn(V, WIDTH),
+        output=strength * 4 * drawn(WIDTH, V),
         output_bias=strength * drawn(V),
         gain=1.0,
     )
@@ -65,19 +65,21 @@ def plain(t: Transducer, log_probs: np.ndarray) -> list[tuple[int, int]]:
     weights = {f.name: np.asarray(getattr(t, f.name), np.float64) for f in dataclasses.fields(t)}
     sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
     normal = lambda x: (x - x.mean()) / np.sqrt(x.var() + 1e-5)  # noqa: E731
-    frames = [weights["projection"] @ one + weights["projection_bias"] for one in log_probs.astype(np.float64)]
+    frames = [one @ weights["projection"] + weights["projection_bias"] for one in log_probs.astype(np.float64)]
     context, found = [V] * CONTEXT, []
     for now, emitted in enumerate(log_probs.astype(np.float64)):
         if emitted[0] >= math.log(0.98):
             continue
         around = range(now - BEHIND, now + AHEAD + 1)
-        window = np.concatenate([frames[i] if 0 <= i < len(frames) else weights["absent"] for i in around])
+        window = [frames[i] if 0 <= i < len(frames) else weights["absent"] for i in around]
         pieces = np.concatenate([weights["embedding"][i] for i in context])
-        x = weights["acoustic"] @ window + weights["predictor"] @ pieces + weights["bias"]
+        places = weights["acoustic"].reshape(FRAME, -1, WIDTH)
+        acoustic = sum(frame @ places[:, place] for place, frame in enumerate(window))
+        x = acoustic + pieces @ weights["predictor"] + weights["bias"]
         x = x * sigmoid(x)
-        inner = weights["expand"] @ normal(x) + weights["expand_bias"]
-        x = x + weights["contract"] @ (inner * sigmoid(inner)) + weights["contract_bias"]
-        scores = weights["output"] @ normal(x) + weights["output_bias"] + t.gain * emitted
+        inner = normal(x) @ weights["expand"] + weights["expand_bias"]
+        x = x + (inner * sigmoid(inner)) @ weights["contract"] + weights["contract_bias"]
+        scores = normal(x) @ weights["output"] + weights["output_bias"] + t.gain * emitted
         if best := int(scores.argmax()):
             found.append((now, best))
             context = [*context[1:], best]
@@ -258,7 +260,7 @@ def changed(**arrays):
         (changed(gain=None), "gain"),
         (changed(format=np.array([2, 1, 2, 3])), "format version 2, wanted 1"),
         (changed(format=np.array([1, -1, 2, 3])), "a window from --1 to 2"),
-        (changed(format=np.array([1, 1, 3, 3])), r"acoustic has the shape \(6, 20\), wanted \(6, 25\)"),
+        (changed(format=np.array([1, 1, 3, 3])), r"acoustic has the shape \(5, 24\), wanted \(5, 30\)"),
         (changed(bias=np.full(6, np.nan, np.float16)), "bias has values that are no numbers"),
         (changed(output_bias=np.zeros(4, np.float16)), r"output_bias has the shape \(4,\), wanted \(9,\)"),
     ],
