@@ -99,15 +99,16 @@ def best_tokens(
             f"got log-probabilities of shape {log_probs.shape}, wanted (T, {num_tokens}): "
             "use the tokens of the model that made them"
         )
-    best = log_probs.max(axis=1)
-    wrong = np.flatnonzero(~(np.isfinite(best) & (best <= _LARGEST_LOG_PROB)))
-    if wrong.size:
-        at_s = start_s + int(wrong[0]) * frame_s
+    ids = log_probs.argmax(axis=1)  # that of the first NaN, where there are any
+    best = log_probs[np.arange(len(ids)), ids].tolist()
+    wrong = next((frame for frame, value in enumerate(best) if not -math.inf < value <= _LARGEST_LOG_PROB), None)
+    if wrong is not None:
+        at_s = start_s + wrong * frame_s
         raise BundleError(
-            f"got {best[wrong[0]]} as highest log-probability at {at_s:.2f} s, wanted a number up to 0: "
+            f"got {best[wrong]} as highest log-probability at {at_s:.2f} s, wanted a number up to 0: "
             "the model is damaged or does not end in log_softmax, export it again"
         )
-    return log_probs.argmax(axis=1).tolist(), best.tolist()
+    return ids.tolist(), best
 
 
 class SegmentClock:

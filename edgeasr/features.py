@@ -88,7 +88,7 @@ def log_mel(waveform: Floats, config: FeatureConfig) -> Floats:
     frames = as_strided(waveform, (count, config.win_length), (config.hop_length * stride, stride), writeable=False)
     spectrum = np.fft.rfft(frames * analysis_window(config), config.fft_length)
     power = spectrum.real**2 + spectrum.imag**2
-    energies = power.astype(np.float32) @ mel_filterbank(config)
+    energies = power.astype(np.float32, copy=False) @ mel_filterbank(config)
     log_energies: Floats = np.log(energies + np.float32(config.floor))
     return log_energies
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -255,9 +255,9 @@ class MemoryKeeper:
         """A chunk was heard, `speech` of it not blank; `levels` banks wait for summaries."""
         for level in range(2, 2 + levels):
             span = self._spans.setdefault(level, _Span(self._moved_s))
-            self._spans[level] = replace(
-                span, speech=span.speech + speech, voice=span.voice + self.voice, chunks=span.chunks + 1
-            )
+            span.speech += speech
+            span.voice += self.voice
+            span.chunks += 1
 
     def moved(self, seconds: float) -> None:
         """The stream went on by time that the model does not run through."""
@@ -340,7 +340,7 @@ class MemoryKeeper:
             self._on_admission(admission)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Span:
     """What was heard since the last summary of a level."""
 

@@ -127,7 +127,8 @@ class VoiceActivity:
 
         frames: (T, num_mels) log-mel; end_s: of the chunk, in stream time
         """
-        powers: Floats = np.exp(frames).mean(axis=0) @ self._groups
+        # As `mean` has it, which takes three times as long for so few frames.
+        powers: Floats = np.add.reduce(np.exp(frames)) / np.float32(len(frames)) @ self._groups
         floor = self._floor.accept(powers, len(frames) * self._features.hop_s)
         excess_db = 10 * math.log10(float((powers / floor).max()))
         self.last = self._judged(Activity(end_s, self._dbfs(powers), self._dbfs(floor), excess_db))

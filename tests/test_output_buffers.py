@@ -125,6 +125,15 @@ def test_an_input_that_does_not_fit_is_an_error_as_ever(x):
     assert graph.run({"x": full(1), "state": full(0)})["largest"] == 1
 
 
+def test_small_inputs_are_read_as_they_are_each_time():
+    graph = accumulator([4, 3])
+    x, state = np.zeros([4, 3], np.float32), np.ones([4, 3], np.float32)
+    for chunk in range(1, 9):
+        x[:] = chunk
+        state = graph.run({"x": x if chunk % 2 else x.copy(), "state": state})["next"]
+        assert (state == 1 + sum(range(chunk + 1))).all()
+
+
 def test_sizes_that_vary_are_no_business_of_buffers():
     graph = accumulator(["time", 2])
     for length in (1, 5):

@@ -32,6 +32,8 @@ MAX_REELS = 16
 SPARE_REELS = 2
 # Of a graph with windows: more are fewer copies from reel to reel and more memory.
 STEPS_OF_A_REEL = 8
+# An input that is given anew, as features are, is copied where it is so small: telling where it lies takes longer.
+COPIED_BYTES = 8192
 
 
 class OutputBuffers:
@@ -186,6 +188,7 @@ class _Turn:
         self.arrays: dict[str, Array] = {}
         self._bound: dict[str, int] = {}  # ids
         self._foreign: dict[str, ReferenceType[Array]] = {}  # to bound arrays of no reel
+        self._copies: dict[str, Array] = {}  # of small ones
         for window, written in zip(windows, rows, strict=True):
             first = step * window.added
             self._bind_input(window.read, window.part(written, first, window.kept))
@@ -214,6 +217,9 @@ class _Turn:
         """Read an input where this array lies. own: ids of arrays that live anyway. returns: whether it can be"""
         if not _is_of(array.shape, spec.shape) or array.dtype != spec.dtype or not array.flags.c_contiguous:
             return False
+        if array.nbytes <= COPIED_BYTES and id(array) not in own:
+            self._copy(name, array)
+            return True
         self._bind_input(name, array)
         self._bound[name] = id(array)
         self._foreign.pop(name, None)
@@ -221,6 +227,17 @@ class _Turn:
             # Held here, what a stream's memory was before it changed would stay for as long as this is not used.
             self._foreign[name] = ref(array, partial(_forget, self._bound, name))
         return True
+
+    def _copy(self, name: str, array: Array) -> None:
+        """Read an input from a copy, which stays where it is."""
+        copy = self._copies.get(name)
+        if copy is None or copy.shape != array.shape:
+            copy = self._copies[name] = np.empty_like(array)
+        if self._bound.get(name) != id(copy):
+            self._bind_input(name, copy)
+            self._bound[name] = id(copy)
+            self._foreign.pop(name, None)
+        copy[...] = array
 
     def forget(self, gone: Set[int]) -> None:
         """Other arrays may get the ids of these, which are gone."""
