@@ -86,12 +86,6 @@ class Transducer:
         projected: Floats = log_probs @ self.projection + self.projection_bias
         return projected
 
-    @cached_property
-    def silence(self) -> Floats:
-        """The shares of a frame that is not there, (behind + 1 + ahead, D)."""
-        silence: Floats = self.shares(self.absent[None])[0]
-        return silence
-
     def shares(self, projected: Floats) -> Floats:
         """Projected frames (T, P) to what each is in the windows that it is part of, (T, behind + 1 + ahead, D).
 
@@ -101,11 +95,12 @@ class Transducer:
         return shares.reshape(len(projected), self.behind + 1 + self.ahead, len(self.bias))
 
     def hear(self, shares: Floats) -> Floats:
-        """Shares of frames, (behind + n + ahead, behind + 1 + ahead, D), to the acoustic part of n frames, (n, D)."""
-        size = self.behind + 1 + self.ahead
-        heard: Floats = shares[np.arange(len(shares) - size + 1)[:, None] + np.arange(size), np.arange(size)].sum(
-            axis=1
-        )
+        """The acoustic part of a frame, (D,).
+
+        shares: of the frames in its window from the first on, (n, behind + 1 + ahead, D); those that lack are silent
+        """
+        places = np.arange(len(shares))
+        heard: Floats = shares[places, places].sum(axis=0) + self._missing[len(shares)]
         return heard
 
     def predict(self, context: tuple[int, ...]) -> Floats:
@@ -122,6 +117,19 @@ class Transducer:
         x = x + _silu(_normal(x) @ self.expand + self.expand_bias) @ self.contract + self.contract_bias
         scores: Floats = _normal(x) @ self.output + self.output_bias + self.gain * log_probs
         return scores
+
+    @cached_property
+    def silence(self) -> Floats:
+        """The shares of a frame that is not there, (behind + 1 + ahead, D)."""
+        silence: Floats = self.shares(self.absent[None])[0]
+        return silence
+
+    @cached_property
+    def _missing(self) -> Floats:
+        """By the number of frames that are there in a window, what is heard in the places of the others."""
+        shares = np.concatenate([self.silence, np.zeros_like(self.silence[:1])])
+        missing: Floats = shares[::-1].cumsum(axis=0)[::-1]
+        return missing
 
     def packed(self) -> bytes:
         """The file: a zip of arrays (npz, nothing pickled), matrices as 8-bit numbers with a scale an output."""

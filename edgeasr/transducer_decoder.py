@@ -16,7 +16,7 @@ from edgeasr.tokenizer import Tokenizer
 from edgeasr.transducer import Transducer
 
 # A blank that CTC is so sure of stays one, and costs nothing.
-_SURE_BLANK = math.log(0.98)
+SURE_BLANK = math.log(0.98)
 _BLANK_ID = 0
 
 
@@ -31,8 +31,9 @@ class _Heard(NamedTuple):
 class TransducerDecoder(SegmentClock):
     """The best token of every frame, given those before it: no beam, no words but those that it spells.
 
-    A frame is decided once the transducer knows what comes after it, `ahead` frames later; what comes of the frames
-    since is shown, and may change. Decided output never changes. Words are as in `Spelling`, silence is what CTC says.
+    A frame is decided once the transducer knows what comes after it, `ahead` frames later, and decided output never
+    changes. What is heard of the frames since is a first guess, made as they come. Words are as in `Spelling`, silence
+    is what CTC says.
 
     frame_s: duration of a frame
     errors:  BundleError for a transducer of other tokens
@@ -49,6 +50,7 @@ class TransducerDecoder(SegmentClock):
         self._transducer = transducer
         self._hypothesis: tuple[Word, ...] | None = None  # None where it has to be found anew
         self._context = transducer.begin
+        self._guesses: list[_Heard] = []
         # Emissions that are not decided yet; shares of their frames and of those before that the window reaches.
         self._open: Floats = np.zeros((0, transducer.vocabulary_size), np.float32)
         self._shares: Floats = transducer.silence[None][:0]
@@ -82,30 +84,25 @@ class TransducerDecoder(SegmentClock):
         self._open = np.concatenate([self._open, emissions])
         shares = self._transducer.shares(self._transducer.project(emissions))
         self._shares = np.concatenate([self._shares, shares])
-        if (count := len(self._open) - self._transducer.ahead) > 0:
-            for heard in self._pieces(self._shares, count):
-                self._context = (*self._context[1:], heard.token_id)
-                self._spell(self._spelling, heard)
-            self._open, self._shares = self._open[count:], self._shares[count:]
+        self._decide(max(0, len(self._open) - self._transducer.ahead))
+        self._guess(min(len(ids), len(self._open)))
         self._hypothesis = None
 
     def hypothesis(self) -> tuple[Word, ...]:
         """Words of the current segment so far; those that are not stable may change."""
-        if self._hypothesis is not None:
-            return self._hypothesis
-        spelling = self._spelling.copy()
-        silence = np.repeat(self._transducer.silence[None], self._transducer.ahead, axis=0)
-        for heard in self._pieces(np.concatenate([self._shares, silence]), len(self._open)):
-            self._spell(spelling, heard)
-        words = self._hypothesis = spelling.words
-        return words
+        if self._hypothesis is None:
+            spelling = self._spelling.copy()
+            for guess in self._guesses:
+                self._spell(spelling, guess)
+            self._hypothesis = spelling.words
+        return self._hypothesis
 
     def reset(self, start_frame: int | None = None) -> None:
         """As in `Decoder`. Frames that are not decided yet belong to the old segment; after a jump all is new."""
         if start_frame is not None and start_frame != self._next_frame:
             self._next_frame = self._sound_end_frame = start_frame
             self._forget()
-        self._open, self._shares = self._open[:0], self._shares[len(self._open) :]
+        self._drop(len(self._open))
         self._context = self._transducer.begin
         self._begin_segment(self._next_frame)
 
@@ -128,28 +125,49 @@ class TransducerDecoder(SegmentClock):
         """Nothing was heard, nothing said."""
         transducer = self._transducer
         self._context = transducer.begin
-        self._open = self._open[:0]
+        self._open, self._guesses = self._open[:0], []
         self._shares = np.repeat(transducer.silence[None], transducer.behind, axis=0)
 
-    def _pieces(self, shares: Floats, count: int) -> Iterator[_Heard]:
-        """What is heard in the first open frames. shares: of behind + count + ahead frames or more"""
-        unsure = np.flatnonzero(self._open[:count, _BLANK_ID] < _SURE_BLANK)
+    def _decide(self, count: int) -> None:
+        """Take the first open frames for good."""
+        for heard in self._pieces(0, count, self._context):
+            self._context = (*self._context[1:], heard.token_id)
+            self._spell(self._spelling, heard)
+        self._drop(count)
+
+    def _guess(self, count: int) -> None:
+        """Make of the last open frames what can be made of them now."""
+        guessed = [guess.token_id for guess in self._guesses]
+        context = (*self._context, *guessed)[-self._transducer.context :]
+        self._guesses += self._pieces(len(self._open) - count, len(self._open), context)
+
+    def _drop(self, count: int) -> None:
+        """The first open frames are open no more."""
+        self._open, self._shares = self._open[count:], self._shares[count:]
+        first = self._next_frame - len(self._open)
+        self._guesses = [guess for guess in self._guesses if guess.frame >= first]
+
+    def _pieces(self, start: int, stop: int, context: tuple[int, ...]) -> Iterator[_Heard]:
+        """What is heard in the open frames from `start` to before `stop`. context: the pieces before them"""
+        unsure = start + np.flatnonzero(self._open[start:stop, _BLANK_ID] < SURE_BLANK)
         if not len(unsure):
             return
-        transducer, context = self._transducer, self._context
-        acoustic = transducer.hear(shares[: transducer.behind + count + transducer.ahead])
-        first = self._next_frame - len(self._open)
-        while len(unsure):
+        transducer = self._transducer
+        size = transducer.behind + 1 + transducer.ahead
+        acoustic = np.stack([transducer.hear(self._shares[i : i + size]) for i in unsure.tolist()])
+        emissions, first = self._open[unsure], self._next_frame - len(self._open)
+        at = 0
+        while at < len(unsure):
             # All that are left, as though nothing were heard: the first that is a piece is right.
-            scores = transducer.join(acoustic[unsure], transducer.predict(context), self._open[unsure])
+            scores = transducer.join(acoustic[at:], transducer.predict(context), emissions[at:])
             best = scores.argmax(axis=1)
             pieces = np.flatnonzero(best != _BLANK_ID)
             if not len(pieces):
                 return
-            at = int(pieces[0])
-            piece, row = int(best[at]), scores[at]
-            yield _Heard(piece, first + int(unsure[at]), -math.log(np.exp(row - row[piece]).sum()))
-            context, unsure = (*context[1:], piece), unsure[at + 1 :]
+            found = int(pieces[0])
+            piece, row = int(best[found]), scores[found]
+            yield _Heard(piece, first + int(unsure[at + found]), -math.log(np.exp(row - row[piece]).sum()))
+            context, at = (*context[1:], piece), at + found + 1
 
     def _spell(self, spelling: Spelling, heard: _Heard) -> None:
         spelling.take(self.tokenizer.tokens[heard.token_id], heard.frame, heard.log_prob)

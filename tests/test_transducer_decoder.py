@@ -53,6 +53,11 @@ def emissions(num_frames: int, seed: int = 1, sharpness: float = 2.0) -> np.ndar
     return (scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))).astype(np.float32)
 
 
+def decidable(log_probs: np.ndarray) -> np.ndarray:
+    """With so much silence behind them that all is decided."""
+    return np.concatenate([log_probs, spoken(*[""] * AHEAD, posterior=0.999)])
+
+
 def spoken(*tokens: str, posterior: float = 0.9) -> np.ndarray:
     """(T, V): the best token of every frame; "" is the blank."""
     probs = np.full((len(tokens), V), (1 - posterior) / (V - 1), np.float32)
@@ -100,7 +105,7 @@ def decoded(log_probs, chunk_frames=4, t=None):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_pieces_are_those_of_the_definition(seed):
-    log_probs = emissions(60, seed)
+    log_probs = decidable(emissions(60, seed))
     found = plain(transducer(seed), log_probs)
     assert len(found) > 10
     text = PIECES.decode([token for _, token in found])
@@ -110,15 +115,29 @@ def test_pieces_are_those_of_the_definition(seed):
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 7), max_size=12), st.integers(0, 100))
 def test_how_frames_arrive_changes_nothing(lengths, seed):
-    log_probs = emissions(sum(lengths), seed)
+    log_probs = decidable(emissions(sum(lengths), seed))
     decoder = TransducerDecoder(transducer(), PIECES, FRAME_S)
     start = 0
-    for length in lengths:
+    for length in [*lengths, AHEAD]:
         decoder.accept(log_probs[start : start + length])
         decoder.hypothesis()
         start += length
     assert where(decoder.hypothesis()) == where(decoded(log_probs, max(1, start)).hypothesis())
-    assert decoder.num_frames == start
+    assert decoder.num_frames == start == len(log_probs)
+
+
+def test_what_is_not_decided_is_guessed_as_though_nothing_followed():
+    t, log_probs = transducer(6), emissions(12, 3)
+    decoder = TransducerDecoder(t, PIECES, FRAME_S)
+    changed = 0
+    for num_frames in range(1, len(log_probs) + 1):
+        before = decoder.text
+        decoder.accept(log_probs[num_frames - 1 : num_frames])
+        decided = [token for frame, token in plain(t, log_probs[:num_frames]) if frame < num_frames - AHEAD]
+        assert decoder.text.startswith(PIECES.decode(decided).strip())
+        changed += not decoder.text.startswith(before)
+    # A guess is not always right.
+    assert 0 < changed < len(log_probs)
 
 
 def test_a_transducer_without_a_say_leaves_what_ctc_heard():
@@ -188,11 +207,12 @@ def test_a_segment_ends_with_all_that_was_heard():
 
 
 def test_a_cut_in_running_speech_loses_nothing():
-    whole = decoded(emissions(60, 4))
+    log_probs = decidable(emissions(60, 4))
+    whole = decoded(log_probs)
     decoder = TransducerDecoder(transducer(), PIECES, FRAME_S)
     words = []
-    for start in range(0, 60, 5):
-        decoder.accept(emissions(60, 4)[start : start + 5])
+    for start in range(0, len(log_probs), 5):
+        decoder.accept(log_probs[start : start + 5])
         words += decoder.cut() if decoder.stable_words else ()
     words += decoder.hypothesis()
     assert where(words) == where(whole.hypothesis())
@@ -210,7 +230,7 @@ def test_after_a_jump_nothing_was_heard_before():
     decoder = decoded(emissions(9, 6), t=t)
     decoder.reset(100)
     decoder.accept(log_probs)
-    assert decoder.text == decoded(log_probs, t=t).text
+    assert decoder.text == decoded(log_probs, len(log_probs), t).text
     assert decoder.start_s == pytest.approx(100 * FRAME_S)
     assert decoder.hypothesis()[0].start >= 100 * FRAME_S
 
