@@ -94,9 +94,9 @@ def export(  # noqa: PLR0913 - each a choice of its own
             f"the checkpoint takes its matrices from the bundle {output}, which would be replaced: name another output"
         )
     name = _bundle_name(output)
-    if not force and _has_language_model(output):
+    if not force and (added := _added(output)):
         raise BundleError(
-            f"{output} has a language model, which would be gone: name another output, or say --force and add it again"
+            f"{output} has a {added}, which would be gone: name another output, or say --force and add it again"
         )
     encoder = checkpoint.encoder()
     lengths = list(dict.fromkeys([encoder.config.chunk_ms, *chunk_lengths_ms]))
@@ -119,13 +119,15 @@ def export(  # noqa: PLR0913 - each a choice of its own
     return Export(making.write(output, kinds), found, sample, speech_s, torch_wer, notes)
 
 
-def _has_language_model(path: Path) -> bool:
-    """What is there and cannot be loaded has none to lose."""
+def _added(path: Path) -> str:
+    """What was put into the bundle that is there; what cannot be loaded has nothing to lose."""
     if not path.exists():
-        return False
+        return ""
     with suppress(BundleError):
-        return Bundle.load(path).language_model is not None
-    return False
+        bundle = Bundle.load(path)
+        found = {"language model": bundle.language_model, "transducer": bundle.transducer}
+        return " and a ".join(name for name, entry in found.items() if entry is not None)
+    return ""
 
 
 def _beside(kinds: Sequence[ArtefactKind], sample: Sample, device: DeviceProfile | None) -> list[ArtefactKind]:

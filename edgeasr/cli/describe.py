@@ -41,7 +41,7 @@ def _report(bundle: Bundle) -> dict[str, Any]:
         }
         for level, (span, capacity, hops) in enumerate(zip(spans, capacities, encoder.hops, strict=True), 1)
     ]
-    language_model = bundle.language_model
+    language_model, transducer = bundle.language_model, bundle.transducer
     return {
         "name": bundle.name,
         "path": str(bundle.path),
@@ -59,6 +59,7 @@ def _report(bundle: Bundle) -> dict[str, Any]:
         },
         "default_artefact": bundle.default_artefact,
         "language_model_bytes": bundle.files[language_model.file].size_bytes if language_model else None,
+        "transducer_bytes": bundle.files[transducer.file].size_bytes if transducer else None,
         "state_bytes": _state_bytes(bundle),
         "wer": dict(bundle.wer),
         "licence": bundle.licence,
@@ -91,8 +92,9 @@ def _text(report: dict[str, Any]) -> str:
         merging = f"merged above a cosine of {report['merge_similarity']:g}, so that it looks back farther still"
     gate = "; a learned gate skips summaries" if report["write_gate"] else ""
     sizes = ", ".join(f"{kind} {size / 1e6:.1f} MB" for kind, size in report["artefacts"].items())
-    if report["language_model_bytes"]:
-        sizes += f", language model {report['language_model_bytes'] / 1e6:.1f} MB"
+    for what in ("language model", "transducer"):
+        if size := report[f"{what.replace(' ', '_')}_bytes"]:
+            sizes += f", {what} {size / 1e6:.1f} MB"
     sources = report["training"].get("data", [])
     chunks = " or ".join(str(length) for length in (report["chunk_ms"], *report["other_chunks_ms"]))
     lines = [
