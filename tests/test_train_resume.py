@@ -49,8 +49,8 @@ def new_run(seed: int, model: ModelConfig = MODEL, steps: int = 0, muon: bool = 
 def train(run: RunState, steps: int) -> None:
     for step in range(steps):
         torch.manual_seed(step)
-        run.encoder.zero_grad()
-        run.encoder(torch.randn(1, 32, 8)).final.square().mean().backward()
+        run.module.zero_grad()
+        run.module(torch.randn(1, 32, 8)).final.square().mean().backward()
         run.optimizer.step(RATE)
 
 
@@ -68,7 +68,7 @@ def test_a_run_comes_back_as_it_was(tmp_path, muon):
     original, restored = new_run(0, steps=2, muon=muon), new_run(1, muon=muon)
     assert restore_run(path, restored, MODEL, processes=2) == STANDING
     for a, b in (
-        (original.encoder.state_dict(), restored.encoder.state_dict()),
+        (original.module.state_dict(), restored.module.state_dict()),
         (original.average, restored.average),
         (original.optimizer.tensors(), restored.optimizer.tensors()),
     ):
@@ -76,20 +76,20 @@ def test_a_run_comes_back_as_it_was(tmp_path, muon):
         assert all(torch.equal(a[name], b[name]) for name in a)
     train(original, 3)
     train(restored, 3)
-    for a, b in zip(original.encoder.parameters(), restored.encoder.parameters(), strict=True):
+    for a, b in zip(original.module.parameters(), restored.module.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_an_optimizer_without_its_moments_would_go_another_way():
     original, forgetful = new_run(0, steps=2), new_run(0, steps=2)
-    forgetful = dataclasses.replace(forgetful, optimizer=Optimizer(forgetful.encoder, OptimizerConfig()))
+    forgetful = dataclasses.replace(forgetful, optimizer=Optimizer(forgetful.module, OptimizerConfig()))
     restored = new_run(0, steps=2)
-    restored = dataclasses.replace(restored, optimizer=Optimizer(restored.encoder, OptimizerConfig()))
+    restored = dataclasses.replace(restored, optimizer=Optimizer(restored.module, OptimizerConfig()))
     restored.optimizer.restore({name: tensor.clone() for name, tensor in original.optimizer.tensors().items()})
     for run in (original, forgetful, restored):
         train(run, 1)
-    assert torch.equal(original.encoder.norm.weight, restored.encoder.norm.weight)
-    assert not torch.equal(original.encoder.norm.weight, forgetful.encoder.norm.weight)
+    assert torch.equal(original.module.norm.weight, restored.module.norm.weight)
+    assert not torch.equal(original.module.norm.weight, forgetful.module.norm.weight)
 
 
 def test_the_moments_of_another_optimizer_are_refused(tmp_path):
@@ -132,7 +132,7 @@ def older(saved):
 def test_an_older_state_is_restored(older):
     restored = new_run(1)
     assert restore_run(older, restored, MODEL, processes=3) == STANDING
-    assert torch.equal(restored.encoder.norm.weight, new_run(0, steps=2).encoder.norm.weight)
+    assert torch.equal(restored.module.norm.weight, new_run(0, steps=2).module.norm.weight)
 
 
 def test_an_older_state_of_another_model_is_refused(older):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from edgeasr.config import ModelConfig
+from edgeasr.config import FrozenConfig
 from edgeasr.errors import BundleError, ConfigError
 from edgeasr.train.checkpoint import load_tensors, save_tensors
 from edgeasr.train.optimizer import Optimizer
@@ -27,17 +27,17 @@ class Standing:
 
 @dataclass(frozen=True)
 class RunState:
-    """What changes during a run; weights, averages and moments are those of its encoder, in place."""
+    """What changes during a run; weights, averages and moments are those of its module, in place."""
 
-    encoder: nn.Module
+    module: nn.Module
     average: Mapping[str, Tensor]
     optimizer: Optimizer
 
 
-def save_run(path: Path, run: RunState, standing: Standing, model: ModelConfig, processes: int) -> None:
+def save_run(path: Path, run: RunState, standing: Standing, model: FrozenConfig, processes: int) -> None:
     """Write atomically: a kill leaves the old file or the new one."""
     tensors = {
-        **{f"model.{name}": tensor for name, tensor in run.encoder.state_dict().items()},
+        **{f"model.{name}": tensor for name, tensor in run.module.state_dict().items()},
         **{f"average.{name}": tensor for name, tensor in run.average.items()},
         **{f"optimizer.{name}": tensor for name, tensor in run.optimizer.tensors().items()},
     }
@@ -45,7 +45,7 @@ def save_run(path: Path, run: RunState, standing: Standing, model: ModelConfig, 
     save_tensors(path, tensors, {"progress": json.dumps(progress)})
 
 
-def restore_run(path: Path, run: RunState, model: ModelConfig, processes: int) -> Standing:
+def restore_run(path: Path, run: RunState, model: FrozenConfig, processes: int) -> Standing:
     """Put a saved state back into the run.
 
     raises: ConfigError where it was saved with another model or in another number of processes; BundleError for a
@@ -67,7 +67,7 @@ def restore_run(path: Path, run: RunState, model: ModelConfig, processes: int) -
     if progress.get("model", model.to_dict()) != model.to_dict():
         raise ConfigError(f"{path} has {_difference(progress['model'], model.to_dict())}: {_start_anew(path)}")
     try:
-        run.encoder.load_state_dict(_under("model.", tensors))
+        run.module.load_state_dict(_under("model.", tensors))
         for name, tensor in run.average.items():
             tensor.copy_(tensors[f"average.{name}"])
         run.optimizer.restore(_under("optimizer.", tensors))

@@ -1,0 +1,321 @@
+"""Train a transducer on the output of an encoder that stays as it is, mostly on sentences that nobody said.
+
+    python -m edgeasr.train.transducer RECIPE CHECKPOINT --text sentences.txt.xz --hours 300 --directory runs/transducer
+
+Every frame has a label, the piece that begins in it on the best CTC path, and is learned by cross entropy (Hu et al.
+2020, arXiv 2005.00572): no sum over alignments, and frames may be drawn one by one. Sentences come from text by
+`edgeasr.train.unit_selection`, a share of the frames from the training speech itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from edgeasr.bundle import Bundle
+from edgeasr.bundle_transducer import add_transducer
+from edgeasr.cli.signals import StopSignals
+from edgeasr.config import require
+from edgeasr.errors import BundleError, ConfigError, EdgeasrError
+from edgeasr.phones import PHONES
+from edgeasr.tokenizer import Tokenizer
+from edgeasr.train.checkpoint import Checkpoint
+from edgeasr.train.corpus import Corpus
+from edgeasr.train.loop import RESUME, computes_bf16, learning_rate
+from edgeasr.train.optimizer import Optimizer
+from edgeasr.train.processes import Observer, Outcome, Place, Progress, never, run_in_processes
+from edgeasr.train.recipe import OptimizerConfig, Recipe
+from edgeasr.train.resume import RunState, Standing, restore_run, save_run
+from edgeasr.train.transducer_config import TransducerConfig
+from edgeasr.train.transducer_frames import Frames, FrameSet, Shards, damaged
+from edgeasr.train.transducer_head import TransducerHead
+from edgeasr.train.transducer_preparation import Preparation
+from edgeasr.train.transducer_validation import HeardDev
+from edgeasr.train.unit_selection import Listener
+from edgeasr.transducer import Transducer
+
+TRANSDUCER = "transducer.npz"
+DEFAULTS = TransducerConfig()
+
+
+@dataclass(frozen=True)
+class TransducerJob:
+    """What is trained, on what; `load` makes one of files.
+
+    recipe:     of the checkpoint's model and tokens; the run writes into its directory
+    dictionary: how the words of the text are said
+    hours:      of sentences
+    """
+
+    recipe: Recipe
+    checkpoint: Path
+    text: Path
+    dictionary: Path
+    hours: float
+    config: TransducerConfig = DEFAULTS
+
+    def __post_init__(self) -> None:
+        require(self.hours > 0, f"hours is {self.hours}: it must be positive")
+        require(
+            bool(self.recipe.data.dictionary),
+            "the recipe has no data.dictionary, wanted one that says all words of the training speech: add it",
+        )
+        require(
+            not self.recipe.data.shards, "the recipe has data.shards, wanted data.train: units are cut from manifests"
+        )
+        phones = self.recipe.model.phone_vocabulary_size
+        require(
+            phones == len(PHONES),
+            f"{self.checkpoint} has a model of {phones} phones, wanted {len(PHONES)}, by which training speech is cut: "
+            "train with data.dictionary in the recipe",
+        )
+        for what, path in (("text", self.text), ("dictionary", self.dictionary)):
+            require(path.is_file(), f"got the {what} {path}, where no file is: check the path")
+
+    @classmethod
+    def load(  # noqa: PLR0913 - each a choice of its own
+        cls,
+        recipe: Recipe,
+        checkpoint: Path,
+        text: Path,
+        directory: Path,
+        hours: float,
+        *,
+        dictionary: Path | None = None,
+        config: TransducerConfig = DEFAULTS,
+    ) -> TransducerJob:
+        """raises: BundleError for a checkpoint that cannot be read, ConfigError for what does not fit together"""
+        loaded = Checkpoint.load(checkpoint)
+        run = replace(recipe.run, directory=str(directory.absolute()))
+        # Only its speech and its augmentation count: the model is the checkpoint's.
+        fitted = replace(recipe, model=loaded.config, tokenizer=Tokenizer(loaded.tokens), run=run)
+        return cls(fitted, checkpoint, text, dictionary or recipe.root / recipe.data.dictionary, hours, config)
+
+    @property
+    def output(self) -> Path:
+        """The file that the run writes."""
+        return self.recipe.directory / TRANSDUCER
+
+
+class TransducerTrainer:
+    """One run of one job. Call `run`; everything else is a part of it."""
+
+    def __init__(self, job: TransducerJob, place: Place, observer: Observer) -> None:
+        self.job, self.config, self.place, self.observer = job, job.config, place, observer
+        self.device = place.device(job.recipe.run.device)
+        self.bf16 = job.recipe.optimizer.bf16 and computes_bf16(self.device)
+        encoder = Checkpoint.load(job.checkpoint).encoder().to(self.device)
+        self.listener = Listener(encoder, self.bf16)
+        torch.manual_seed(self.config.seed)
+        assert isinstance(encoder.emission, nn.Linear)
+        self.head = TransducerHead(encoder.emission, self.config.head).to(self.device)
+        optimizer = OptimizerConfig(weight_decay=self.config.weight_decay)
+        self.state = RunState(self.head, self._parameters(), Optimizer(self.head, optimizer))
+        self.step, self.best, self.stopping = 0, math.inf, False
+
+    def run(self) -> Outcome:
+        """Prepare what is missing, and train to the last step or until the observer asks to stop."""
+        self.begin()
+        self.model: nn.Module = self.head
+        if self.place.world > 1:
+            self.model = DistributedDataParallel(self.head)
+        parameters = sum(parameter.numel() for parameter in self.head.parameters())
+        self.observer.report(f"{parameters:,} parameters, {self.place.world} processes, step {self.step}")
+        if self.step < self.config.steps:
+            self._train()
+        return Outcome(self.step, self.step >= self.config.steps, self.best)
+
+    def begin(self) -> None:
+        """Prepare the frames; go on from the last save where there is one."""
+        job, recipe = self.job, self.job.recipe
+        corpus = Corpus.load(recipe, self.place, self.observer)
+        units = self.config.units
+        preparation = Preparation(recipe, job.text, job.dictionary, job.hours, units, self.listener)
+        passes, shards = preparation.made(corpus, self.place, self.observer)
+        begin, config = self.head.vocabulary_size, self.config
+        self.speech = [FrameSet(one, config.head, begin, config.blank_share, config.seed) for one in passes]
+        self.shards = Shards(shards, config, begin)
+        self.piece_counts = np.sum([one.piece_counts for one in [*self.speech, *self.shards.at(0)]], axis=0)
+        self.dev = [HeardDev.of(one, self.listener, self.place) for one in corpus.dev]
+        path = recipe.directory / RESUME
+        if path.exists():
+            standing = restore_run(path, self.state, config.head, self.place.world)
+            self.step, self.best = standing.step, standing.best
+
+    def _train(self) -> None:
+        losses: list[float] = []
+        config = self.config
+        while self.step < config.steps and not self.stopping:
+            losses.append(self.train_step())
+            self.step += 1
+            self.observer.watch(Progress("training", self.step, config.steps, f"loss {losses[-1]:.4f}"))
+            last = self.step >= config.steps
+            if self.step % config.log_every == 0 or last:
+                self._log({"loss": float(np.mean(losses))})
+                losses = []
+            if self.step % config.evaluate_every == 0 or last:
+                self._evaluate()
+            self.stopping = self._asked_to_stop()
+            if self.step % config.save_every == 0 or last or self.stopping:
+                self._save()
+
+    def train_step(self) -> float:
+        """One step of the optimiser. returns: the loss of this process"""
+        config = self.config
+        torch.manual_seed(hash((config.seed, self.step, self.place.rank)) % 2**63)
+        frames = damaged(self._drawn(), config.head, config.damage, self.piece_counts)
+        outputs, absent, context, labels = (part.to(self.device) for part in frames)
+        self.model.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            scores = self.model(outputs, absent, context)
+        loss = F.cross_entropy(scores.float(), labels)
+        self.head.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.head.parameters(), config.clip_norm)
+        if bool(torch.isfinite(norm)):
+            rate = learning_rate(self.step, config.peak_rate, config.warmup_steps, config.steps)
+            self.state.optimizer.step(rate)
+            decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
+            for name, parameter in self.head.named_parameters():
+                self.state.average[name].lerp_(parameter.detach(), 1 - decay)
+        return float(loss.detach())
+
+    def _drawn(self) -> Frames:
+        """Frames of this step for this process: of one pass over training speech, and of every open shard."""
+        config = self.config
+        rng = np.random.default_rng([config.seed, self.step, self.place.rank])
+        count = max(1, config.batch_frames // self.place.world)
+        spoken = round(count * config.speech_share)
+        sets = self.shards.at(self.step)
+        shares = [spoken, *((count - spoken + i) // len(sets) for i in range(len(sets)))]
+        sources = [self.speech[int(rng.integers(len(self.speech)))], *sets]
+        return Frames.joined([one.draw(share, rng) for one, share in zip(sources, shares, strict=True) if share])
+
+    def _asked_to_stop(self) -> bool:
+        """A stop that one process was asked for, all hear of in the same step."""
+        asked = torch.tensor(float(self.observer.stop()))
+        self.place.sum(asked)
+        return bool(asked > 0)
+
+    def _parameters(self) -> Mapping[str, Tensor]:
+        return {name: parameter.detach().clone() for name, parameter in self.head.named_parameters()}
+
+    def averaged(self) -> TransducerHead:
+        """The averaged weights, on the CPU."""
+        tokens, channels = self.head.emission_weight.shape
+        head = TransducerHead(nn.Linear(channels, tokens), self.config.head)
+        head.load_state_dict({**self.head.state_dict(), **self.state.average})
+        return head.eval()
+
+    def _evaluate(self) -> None:
+        """Word error rates on every dev manifest of what is written then: the averaged weights, packed."""
+        head = self.averaged()
+        content = head.to_transducer().packed()
+        transducer, tokenizer = Transducer.unpacked(content, TRANSDUCER), self.job.recipe.tokenizer
+        rates = {
+            f"wer/{dev.name}": dev.word_error_rate(transducer, head.log_probs, tokenizer, self.place)
+            for dev in self.dev
+        }
+        if rates:
+            self._log(rates)
+        self.best = min(self.best, next(iter(rates.values()), math.inf))
+        if self.place.leads:
+            partial_file = self.job.output.with_name(f"{TRANSDUCER}.partial")
+            partial_file.write_bytes(content)
+            partial_file.replace(self.job.output)
+
+    def _save(self) -> None:
+        if self.place.leads:
+            path, standing = self.job.recipe.directory / RESUME, Standing(self.step, 0, 0, self.best)
+            save_run(path, self.state, standing, self.config.head, self.place.world)
+            self.observer.watch(Progress("saved", self.step, self.config.steps))
+
+    def _log(self, values: Mapping[str, float]) -> None:
+        line = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        self.observer.report(f"step {self.step} of {self.config.steps}: {line}")
+
+
+def train(job: TransducerJob, report: Callable[[str], None] = print, stop: Callable[[], bool] = never) -> Outcome:
+    """Train in as many processes as the recipe says, in this one where that is one.
+
+    stop:   asked after every step; once it is true the run saves its state and returns, not finished
+    raises: EdgeasrError for what does not fit together; KeyboardInterrupt for a stop before the first step
+    """
+    run, observer = partial(_run, job), Observer(report, stop=stop)
+    if job.recipe.run.processes == 1:
+        return run(Place(), observer)
+    return run_in_processes(run, job.recipe.run.processes, observer, job.recipe.run.device)
+
+
+def _run(job: TransducerJob, place: Place, observer: Observer) -> Outcome:
+    return TransducerTrainer(job, place, observer).run()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("recipe", type=Path, help="whose training speech, augmentation and dev manifests are used")
+    parser.add_argument("checkpoint", type=Path, help="the encoder, with phones and pieces of words")
+    parser.add_argument("--text", type=Path, required=True, help="one sentence a line, plain or packed")
+    parser.add_argument("--dictionary", type=Path, help="how its words are said; otherwise the recipe's")
+    parser.add_argument("--hours", type=float, default=300.0, help="of sentences to say")
+    parser.add_argument("--directory", type=Path, required=True, help="folder for everything that is written")
+    parser.add_argument("--steps", type=int, default=DEFAULTS.steps)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--bundle", type=Path, help="exported from the checkpoint: the transducer is put into it")
+    parser.add_argument("--source", help="what text it was, for the bundle's manifest")
+    parser.add_argument("--licence", help="the licence of that text, for the bundle's manifest")
+    return parser.parse_args()
+
+
+def _job(given: argparse.Namespace) -> TransducerJob:
+    """raises: EdgeasrError for files that cannot be used, or a bundle that would not take the transducer"""
+    recipe = Recipe.load(given.recipe).with_options(processes=given.processes)
+    config = DEFAULTS.with_steps(given.steps)
+    job = TransducerJob.load(
+        recipe, given.checkpoint, given.text, given.directory, given.hours, dictionary=given.dictionary, config=config
+    )
+    if given.bundle is not None:
+        if not (given.source and given.licence):
+            raise ConfigError("got a bundle without --source and --licence, wanted both of the text: add them")
+        if Bundle.load(given.bundle).tokens != job.recipe.tokenizer.tokens:
+            raise BundleError(
+                f"bundle {given.bundle} has other tokens than {given.checkpoint}: name one exported from it"
+            )
+    return job
+
+
+def main() -> None:
+    """The command line."""
+    given = _arguments()
+    try:
+        job = _job(given)
+        with StopSignals(lambda: print("Stopping after this step", file=sys.stderr)) as stop:  # noqa: T201
+            outcome = train(job, lambda line: print(line, flush=True), lambda: stop.requested)  # noqa: T201
+        if not outcome.finished:
+            print(f"Stopped at step {outcome.step}: the same command goes on from there")  # noqa: T201
+            sys.exit(128 + (stop.number or signal.SIGINT))
+        print(f"Wrote {job.output}")  # noqa: T201
+        if given.bundle is not None:
+            sources = [*job.recipe.data.sources, {"name": given.source, "licence": given.licence}]
+            print(f"Wrote {add_transducer(given.bundle, job.output, sources, given.bundle).path}")  # noqa: T201
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except EdgeasrError as error:
+        print(f"edgeasr: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

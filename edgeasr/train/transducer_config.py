@@ -1,0 +1,91 @@
+"""The settings of a transducer and of its training, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+from edgeasr.config import FrozenConfig, require
+from edgeasr.train.unit_selection import UnitConfig
+
+
+@dataclass(frozen=True)
+class HeadConfig(FrozenConfig):
+    """The sizes of a transducer; names as in `Transducer`."""
+
+    behind: int = 3
+    ahead: int = 6
+    context: int = 8
+    frame_width: int = 80  # of a frame in the window
+    width: int = 320
+    inner_width: int = 448  # of the feed-forward layer
+    piece_width: int = 48  # of an embedding
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("behind", "ahead"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
+        for name in ("context", "frame_width", "width", "inner_width", "piece_width"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
+        require(0 <= self.dropout < 1, f"dropout is {self.dropout}: it must be in [0, 1)")
+
+    @property
+    def window(self) -> int:
+        """Frames that are heard together."""
+        return self.behind + 1 + self.ahead
+
+
+@dataclass(frozen=True)
+class DamageConfig(FrozenConfig):
+    """Chances of what a transducer must live with, and does not meet in texts that are right."""
+
+    wrong_pieces: float = 0.1  # the mean share of the context that is another piece; drawn for each frame from 0 on
+    ends: float = 0.06  # nothing comes from some frame ahead on: the end of a segment
+    lost_frames: float = 0.05  # of each frame of the window but the present one
+
+    def __post_init__(self) -> None:
+        require(0 <= self.wrong_pieces <= 0.5, f"wrong_pieces is {self.wrong_pieces}: it must be in [0, 0.5]")
+        for name in ("ends", "lost_frames"):
+            require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: it must be in [0, 1)")
+
+
+@dataclass(frozen=True)
+class TransducerConfig(FrozenConfig):
+    """Everything that a training of a transducer depends on beside its recipe, its encoder and its text."""
+
+    head: HeadConfig = field(default_factory=HeadConfig)
+    units: UnitConfig = field(default_factory=UnitConfig)
+    damage: DamageConfig = field(default_factory=DamageConfig)
+    steps: int = 20_000
+    warmup_steps: int = 300
+    peak_rate: float = 1.5e-3
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    batch_frames: int = 2048  # in one step, over all processes
+    speech_share: float = 0.25  # of them from training speech; the others from sentences
+    blank_share: float = 0.08  # of the frames that CTC is sure are blank
+    shards_open: int = 4  # that frames are drawn from, until the next takes the place of the first
+    shard_steps: int = 250  # after which it does
+    seed: int = 1
+    log_every: int = 500
+    save_every: int = 500
+    evaluate_every: int = 2000
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.warmup_steps < self.steps,
+            f"warmup_steps is {self.warmup_steps}, steps {self.steps}: wanted 0 < warmup_steps < steps",
+        )
+        counts = ("batch_frames", "shards_open", "shard_steps", "log_every", "save_every", "evaluate_every")
+        for name in ("peak_rate", "clip_norm", *counts):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
+        for name in ("weight_decay", "seed"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
+        require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: it must be in [0, 1)")
+        for name in ("speech_share", "blank_share"):
+            require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}: it must be in [0, 1]")
+
+    def with_steps(self, steps: int) -> Self:
+        """The same with another number of steps; the warm-up is at most half of them. raises: ConfigError"""
+        return replace(self, steps=steps, warmup_steps=min(self.warmup_steps, steps // 2))

@@ -1,0 +1,114 @@
+"""The transducer of `edgeasr.transducer` in torch, on the output of the encoder, to be trained and then folded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgeasr.errors import ConfigError
+from edgeasr.train.crf import Doubles
+from edgeasr.train.transducer_config import HeadConfig
+from edgeasr.transducer import Transducer
+
+
+class TransducerHead(nn.Module):
+    """Windows of the encoder's output and the pieces before them to scores; at first those are the emissions.
+
+    emission: the encoder's layer from its output to emissions, which stays as it is
+    """
+
+    emission_weight: Tensor  # (V, C)
+    emission_bias: Tensor  # (V,)
+
+    def __init__(self, emission: nn.Linear, config: HeadConfig) -> None:
+        """raises: ConfigError for an encoder that has no more tokens than channels: emissions do not say its output"""
+        super().__init__()
+        tokens, channels = emission.weight.shape
+        if tokens <= channels:
+            raise ConfigError(
+                f"got a model of {tokens} tokens and {channels} channels, wanted more tokens than channels: a "
+                "transducer reads emissions, which hold the whole output then; train with data.tokens"
+            )
+        self.config = config
+        self.register_buffer("emission_weight", emission.weight.detach().clone())
+        self.register_buffer("emission_bias", emission.bias.detach().clone())
+        self.projection = nn.Linear(channels, config.frame_width)
+        self.acoustic = nn.Linear(config.window * config.frame_width, config.width)
+        self.embedding = nn.Embedding(tokens + 1, config.piece_width)
+        self.predictor = nn.Linear(config.context * config.piece_width, config.width)
+        self.expand_norm = nn.LayerNorm(config.width)
+        self.expand = nn.Linear(config.width, config.inner_width)
+        self.contract = nn.Linear(config.inner_width, config.width)
+        self.output_norm = nn.LayerNorm(config.width)
+        self.output = nn.Linear(config.width, tokens)
+        self.gain = nn.Parameter(torch.ones(1))
+        self.dropout = nn.Dropout(config.dropout)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Tokens, the blank among them; of this number is the "piece" before the first."""
+        return len(self.emission_bias)
+
+    def forward(self, outputs: Tensor, absent: Tensor, context: Tensor) -> Tensor:
+        """outputs: (B, behind + 1 + ahead, C) of the encoder; absent: as many, true where there is no frame;
+        context: (B, K) the last pieces, the very last one last
+
+        returns: (B, V), log-probabilities but for a constant
+        """
+        projected = torch.where(absent[..., None], self.projection.bias, self.projection(outputs))
+        x = F.silu(self.acoustic(projected.flatten(1)) + self.predictor(self.embedding(context).flatten(1)))
+        x = x + self.dropout(self.contract(F.silu(self.expand(self.expand_norm(x)))))
+        scores: Tensor = self.output(self.dropout(self.output_norm(x)))
+        return scores + self.gain * self.log_probs(outputs[:, self.config.behind])
+
+    def log_probs(self, outputs: Tensor) -> Tensor:
+        """The emissions, (..., V)."""
+        return F.linear(outputs, self.emission_weight, self.emission_bias).float().log_softmax(-1)
+
+    def to_transducer(self) -> Transducer:
+        """The same computation on emissions, without torch.
+
+        Emissions l are W z + b but for a constant over the tokens, z the output, W and b centred over the tokens. So
+        z = pinv(W) (l - b): pinv(W) of a constant is 0. Scales and shifts of norms go into what follows them.
+        """
+        emission, emission_bias = _doubles(self.emission_weight), _doubles(self.emission_bias)
+        inverse = np.linalg.pinv(emission - emission.mean(axis=0))
+        projection, projection_bias = _doubles(self.projection.weight) @ inverse, _doubles(self.projection.bias)
+        expand, expand_bias = _folded(self.expand_norm, self.expand)
+        output, output_bias = _folded(self.output_norm, self.output)
+        acoustic = _doubles(self.acoustic.weight).reshape(self.config.width, self.config.window, -1)
+        arrays = {
+            "projection": projection.T,
+            "projection_bias": projection_bias - projection @ (emission_bias - emission_bias.mean()),
+            "absent": projection_bias,
+            "acoustic": acoustic.transpose(2, 1, 0).reshape(self.config.frame_width, -1),
+            "embedding": _doubles(self.embedding.weight),
+            "predictor": _doubles(self.predictor.weight).T,
+            "bias": _doubles(self.acoustic.bias) + _doubles(self.predictor.bias),
+            "expand": expand.T,
+            "expand_bias": expand_bias,
+            "contract": _doubles(self.contract.weight).T,
+            "contract_bias": _doubles(self.contract.bias),
+            "output": output.T,
+            "output_bias": output_bias,
+        }
+        weights: dict[str, Any] = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+        config = self.config
+        return Transducer(config.behind, config.ahead, config.context, **weights, gain=float(self.gain.detach()))
+
+
+def _folded(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Doubles, Doubles]:
+    """Matrix and bias of a layer that takes what is normal instead of what comes from the norm."""
+    weight = _doubles(linear.weight)
+    return weight * _doubles(norm.weight), _doubles(linear.bias) + weight @ _doubles(norm.bias)
+
+
+def _doubles(tensor: Tensor) -> Doubles:
+    array: Doubles = tensor.detach().cpu().double().numpy()
+    return array

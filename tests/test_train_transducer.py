@@ -1,0 +1,444 @@
+# ruff: noqa: E402 - torch is looked for before the modules that import it
+import dataclasses
+import shutil
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the extra `train`")
+pytest.importorskip("jiwer", reason="training needs the extra `train`")
+
+from torch import nn
+
+from edgeasr.bundle import Bundle
+from edgeasr.errors import BundleError, ConfigError
+from edgeasr.tokenizer import CHARACTERS, Tokenizer
+from edgeasr.train import transducer as command
+from edgeasr.train.checkpoint import Checkpoint, load_tensors
+from edgeasr.train.frame_files import FrameFile, FrameWriter, HeardRow
+from edgeasr.train.loop import RESUME
+from edgeasr.train.transducer import TransducerJob, train
+from edgeasr.train.transducer_config import DamageConfig, HeadConfig, TransducerConfig
+from edgeasr.train.transducer_frames import Frames, FrameSet, Shards, damaged
+from edgeasr.train.transducer_head import TransducerHead
+from edgeasr.train.unit_selection import UnitConfig
+from edgeasr.transducer import Transducer
+from edgeasr.transducer_decoder import SURE_BLANK, TransducerDecoder
+
+HEAD = HeadConfig(behind=2, ahead=3, context=3, frame_width=10, width=24, inner_width=20, piece_width=6)
+V, C = len(CHARACTERS), 12
+UNITS = UnitConfig(passes=2, longest_phones=(2, 4), pause_frames=(0, 2), words=(1, 6), shard_sentences=20)
+CONFIG = TransducerConfig(
+    head=HEAD,
+    units=UNITS,
+    steps=120,
+    warmup_steps=3,
+    peak_rate=5e-3,
+    speech_share=0.5,
+    ema_decay=0.9,
+    batch_frames=64,
+    shard_steps=5,
+    shards_open=2,
+    evaluate_every=60,
+    log_every=1,
+    save_every=10,
+)
+
+
+def weighty(config: HeadConfig = HEAD, seed: int = 0) -> TransducerHead:
+    """A head all of whose weights count: none is what it is at first."""
+    torch.manual_seed(seed)
+    emission = nn.Linear(C, V)
+    head = TransducerHead(emission, config)
+    with torch.no_grad():
+        for norm in (head.expand_norm, head.output_norm):
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.uniform_(-0.5, 0.5)
+        head.output.weight.normal_(0, 0.7)
+        head.output.bias.normal_()
+        head.gain.fill_(0.8)
+    return head.eval()
+
+
+@torch.no_grad()
+def decoded(head: TransducerHead, outputs: torch.Tensor) -> list[list[int]]:
+    """The best token of every frame, given those before it, of a batch of outputs (B, T, C)."""
+    config, (rows, frames, _) = head.config, outputs.shape
+    padded = torch.nn.functional.pad(outputs, (0, 0, config.behind, config.ahead))
+    absent = torch.ones(rows, padded.shape[1], dtype=torch.bool)
+    absent[:, config.behind : config.behind + frames] = False
+    context = torch.full((rows, config.context), V)
+    said: list[list[int]] = [[] for _ in range(rows)]
+    for t in range(frames):
+        best = head(padded[:, t : t + config.window], absent[:, t : t + config.window], context).argmax(-1)
+        sure = head.log_probs(outputs[:, t])[:, 0] >= SURE_BLANK
+        for row, token in enumerate(torch.where(sure, 0, best).tolist()):
+            if token:
+                said[row].append(token)
+                context[row] = torch.cat([context[row, 1:], torch.tensor([token])])
+    return said
+
+
+@torch.no_grad()
+def test_folded_and_without_torch_it_computes_the_same():
+    head, generator = weighty(), torch.Generator().manual_seed(1)
+    outputs = 2 * torch.randn(1, HEAD.window + 4, C, generator=generator)
+    contexts = torch.randint(0, V + 1, (5, HEAD.context), generator=generator)
+    windows = torch.stack([outputs[0, i : i + HEAD.window] for i in range(5)])
+    want = head(windows, torch.zeros(5, HEAD.window, dtype=torch.bool), contexts).log_softmax(-1).numpy()
+    log_probs = head.log_probs(outputs[0]).numpy()
+    exact = head.to_transducer()
+    for transducer, tolerance in ((exact, 1e-3), (Transducer.unpacked(exact.packed(), "it"), 0.15)):
+        heard = transducer.hear(transducer.shares(transducer.project(log_probs)))
+        for i, context in enumerate(contexts.tolist()):
+            predicted, now = transducer.predict(tuple(context)), HEAD.behind + i
+            scores = transducer.join(heard[i : i + 1], predicted, log_probs[now : now + 1])[0].astype(np.float64)
+            got = scores - np.log(np.exp(scores).sum())
+            np.testing.assert_allclose(got, want[i], atol=tolerance)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 5, 64])
+def test_decoding_in_chunks_is_decoding_of_a_batch(chunk):
+    head = weighty(seed=2)
+    outputs = 3 * torch.randn(4, 40, C, generator=torch.Generator().manual_seed(3))
+    tokenizer, transducer = Tokenizer(), head.to_transducer()
+    for row, said in zip(outputs, decoded(head, outputs), strict=True):
+        assert len(said) > 10
+        decoder, log_probs = TransducerDecoder(transducer, tokenizer, 0.04), head.log_probs(row).numpy()
+        for start in range(0, 40, chunk):
+            decoder.accept(log_probs[start : start + chunk])
+        assert decoder.text == " ".join(tokenizer.decode(said).split())
+
+
+@torch.no_grad()
+def test_at_first_it_says_what_the_emissions_say():
+    head = TransducerHead(nn.Linear(C, V), HEAD).eval()
+    outputs = torch.randn(3, HEAD.window, C)
+    absent = torch.rand(3, HEAD.window) < 0.5
+    scores = head(outputs, absent, torch.randint(0, V, (3, HEAD.context)))
+    torch.testing.assert_close(scores, head.log_probs(outputs[:, HEAD.behind]))
+
+
+def test_what_is_absent_does_not_count():
+    head, outputs = weighty(), torch.randn(2, HEAD.window, C)
+    absent = torch.zeros(2, HEAD.window, dtype=torch.bool)
+    absent[:, HEAD.behind + 1 :] = True
+    other = outputs.clone()
+    other[:, HEAD.behind + 1 :] = 5.0
+    context = torch.zeros(2, HEAD.context, dtype=torch.int64)
+    torch.testing.assert_close(head(outputs, absent, context), head(other, absent, context))
+    assert not torch.allclose(head(outputs, absent, context), head(outputs, ~absent & False, context))
+
+
+def test_a_model_whose_emissions_do_not_tell_its_output_is_refused():
+    with pytest.raises(ConfigError, match="29 tokens and 29 channels, wanted more tokens than channels"):
+        TransducerHead(nn.Linear(29, 29), HEAD)
+
+
+# Frames
+
+
+@pytest.fixture
+def file(tmp_path) -> FrameFile:
+    """Two rows whose outputs are the numbers of their frames."""
+    labels = [np.array([0, 5, 0, 7, 0, 0]), np.array([3, 0, 0, 4])]
+    blanks = [np.log([0.9, 0.5, 0.99, 0.5, 0.99, 0.99]), np.log([0.99, 0.99, 0.3, 0.3])]
+    with FrameWriter(tmp_path / "rows.safetensors") as writer:
+        for i, (label, blank) in enumerate(zip(labels, blanks, strict=True)):
+            numbers = np.arange(len(label)) + 10 * i
+            writer.add(HeardRow(np.repeat(numbers[:, None], C, axis=1), label, blank))
+        writer.finish(C)
+    return FrameFile.load(tmp_path / "rows.safetensors")
+
+
+def test_frames_have_what_is_around_them_and_what_was_said_before(file):
+    frames = FrameSet(file, HEAD, V, blank_share=0.0, seed=1)
+    # All but the sure blanks: 0, 1 and 3 of the first row, 0, 2 and 3 of the second, where 0 begins a piece.
+    got = frames.frames(np.arange(len(frames)))
+    assert got.labels.tolist() == [0, 5, 7, 3, 0, 4]
+    begin = [V, V, V]
+    assert got.context.tolist() == [begin, begin, [V, V, 5], begin, [V, V, 3], [V, V, 3]]
+    assert got.outputs[:, HEAD.behind, 0].tolist() == [0, 1, 3, 10, 12, 13]
+    assert got.absent.int().tolist() == [
+        [1, 1, 0, 0, 0, 0],
+        [0 + 1, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 1],
+        [1, 1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 1, 1],
+        [0, 0, 0, 1, 1, 1],
+    ]
+    assert got.outputs[2, :5, 0].tolist() == [1, 2, 3, 4, 5]
+    assert frames.piece_counts[[3, 4, 5, 7]].tolist() == [1, 1, 1, 1]
+    assert len(FrameSet(file, HEAD, V, blank_share=1.0, seed=1)) == 10
+
+
+def test_damage_is_of_the_share_that_is_asked_for():
+    torch.manual_seed(0)
+    rows = 4000
+    frames = Frames(
+        torch.zeros(rows, HEAD.window, 1),
+        torch.zeros(rows, HEAD.window, dtype=torch.bool),
+        torch.tensor([[V, 1, 1]]).expand(rows, 3),
+        torch.zeros(rows, dtype=torch.int64),
+    )
+    counts = np.zeros(V, np.int64)
+    counts[[2, 3]] = 1, 3
+    got = damaged(frames, HEAD, DamageConfig(wrong_pieces=0.2, ends=0.5, lost_frames=0.0), counts)
+    assert (got.context[:, 0] == V).all()
+    wrong = got.context[:, 1:][got.context[:, 1:] != 1]
+    assert len(wrong) / (2 * rows) == pytest.approx(0.2, abs=0.02)
+    assert (wrong == 3).float().mean().item() == pytest.approx(0.75, abs=0.04)
+    assert not got.absent[:, : HEAD.behind + 1].any()
+    share = got.absent[:, HEAD.behind + 1 :].float().mean(dim=0)
+    torch.testing.assert_close(share, 0.5 * torch.tensor([1 / 3, 2 / 3, 1.0]), atol=0.03, rtol=0)
+    lost = damaged(frames, HEAD, DamageConfig(wrong_pieces=0.0, ends=0.0, lost_frames=0.3), counts)
+    assert torch.equal(lost.context, frames.context)
+    assert not lost.absent[:, HEAD.behind].any()
+    assert lost.absent.float().mean().item() == pytest.approx(0.3 * 5 / 6, abs=0.02)
+
+
+def test_shards_take_turns_and_each_is_open_as_long(file):
+    files = [replace(file, path=file.path) for _ in range(5)]
+    shards = Shards(files, CONFIG, V)
+    opened = []
+    for step in range(0, 125, 5):
+        sets = shards.at(step)
+        assert len(sets) <= CONFIG.shards_open
+        assert [id(one) for one in shards.at(step + 4)] == [id(one) for one in sets]
+        opened.append(sets)
+    # The next ones but one are kept.
+    assert all({id(a) for a in now} & {id(b) for b in then} for now, then in pairwise(opened))
+
+
+# Training
+
+
+def job(trained, folder, config: TransducerConfig = CONFIG, **changed) -> TransducerJob:
+    text = folder / "text"
+    if not text.exists():
+        rng = np.random.default_rng(9)
+        words = ["".join(rng.choice(list("abcd"), rng.integers(1, 5))) for _ in range(30)]
+        text.write_text("".join(f"{' '.join(rng.choice(words, 4))}\n" for _ in range(60)))
+    given = {"text": text, "directory": folder / "run", "hours": 0.03, "config": config} | changed
+    return TransducerJob.load(trained.recipe, trained.recipe.directory / "best.safetensors", **given)
+
+
+@pytest.fixture(scope="module")
+def straight(trained, tmp_path_factory) -> SimpleNamespace:
+    """A run from the first step to the last, and what it said."""
+    folder, lines = tmp_path_factory.mktemp("transducer"), []
+    one = job(trained, folder)
+    outcome = train(one, lines.append)
+    return SimpleNamespace(job=one, folder=folder, lines=lines, outcome=outcome)
+
+
+def losses(lines: list[str]) -> list[float]:
+    return [float(line.rpartition("loss ")[2]) for line in lines if "loss " in line]
+
+
+def test_it_learns_and_writes_a_transducer_that_decodes(straight, trained):
+    assert (straight.outcome.step, straight.outcome.finished) == (120, True)
+    found = losses(straight.lines)
+    assert len(found) == 120
+    assert np.mean(found[-10:]) < 0.3 * np.mean(found[:3])
+    transducer = Transducer.unpacked(straight.job.output.read_bytes(), "it")
+    assert (transducer.vocabulary_size, transducer.behind, transducer.ahead) == (V, 2, 3)
+    rates = [float(line.rpartition(" ")[2]) for line in straight.lines if "wer/dev" in line]
+    assert len(rates) == 2
+    assert straight.outcome.best == pytest.approx(min(rates), abs=1e-4)
+    assert rates[-1] < 0.6
+    assert any("h of sentences" in line for line in straight.lines)
+
+
+class Stop:
+    """A request that comes when it was asked for often enough."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(straight, trained, tmp_path):
+    one = job(trained, tmp_path, text=straight.job.text)
+    asked = Stop(10**6)
+    with pytest.raises(KeyboardInterrupt):
+        train(one, lambda line: setattr(asked, "left", 1) if line.startswith("decoding: 4") else None, asked)
+    assert not list((tmp_path / "run" / "speech").glob("*.safetensors"))
+    asked.left = 10**6
+    outcome = train(one, lambda line: setattr(asked, "left", 7) if "parameters" in line else None, asked)
+    assert (outcome.step, outcome.finished) == (8, False)
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("s*/*")}
+    assert train(one, lambda line: None).finished
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    ours, theirs = (load_tensors(folder / "run" / RESUME)[0] for folder in (tmp_path, straight.folder))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+    assert one.output.read_bytes() == straight.job.output.read_bytes()
+
+
+def test_a_kill_after_the_last_save_costs_no_more_than_the_steps_since(straight, trained, tmp_path):
+    one = job(trained, tmp_path, text=straight.job.text)
+
+    def report(line: str) -> None:
+        if line.startswith("step 14 "):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        train(one, report)
+    lines: list[str] = []
+    train(one, lines.append)
+    assert any(line.endswith("step 10") for line in lines)
+    assert losses(lines) == losses(straight.lines)[10:]
+
+
+def test_two_processes_share_the_work(straight, trained, tmp_path):
+    two = replace(trained.recipe, run=replace(trained.recipe.run, processes=2))
+    config = replace(CONFIG, steps=40, evaluate_every=40)
+    lines: list[str] = []
+    outcome = train(job(SimpleNamespace(recipe=two), tmp_path, config, text=straight.job.text), lines.append)
+    assert outcome.finished
+    assert len(list((tmp_path / "run" / "speech").glob("*.safetensors"))) == 2
+    ones = sorted((straight.folder / "run" / "sentences").glob("*.safetensors"))
+    for path in ones:
+        twin = FrameFile.load(tmp_path / "run" / "sentences" / path.name)
+        assert twin.labels.tolist() == FrameFile.load(path).labels.tolist()
+    assert np.mean(losses(lines)[-10:]) < 0.7 * np.mean(losses(lines)[:3])
+
+
+def test_frames_of_something_else_are_not_taken(straight, trained, tmp_path):
+    (tmp_path / "other").write_text("a b c\n" * 30)
+    other = replace(job(trained, tmp_path, text=tmp_path / "other"), recipe=straight.job.recipe)
+    with pytest.raises(ConfigError, match="has frames of another text: take back the change, or choose another dir"):
+        train(other, lambda line: None)
+    units = replace(CONFIG, units=replace(UNITS, seed=5))
+    with pytest.raises(ConfigError, match="another settings of units"):
+        train(replace(straight.job, config=units), lambda line: None)
+    wider = replace(CONFIG, head=replace(HEAD, width=30))
+    with pytest.raises(ConfigError, match="width 24, the recipe 30"):
+        train(replace(straight.job, config=wider), lambda line: None)
+
+
+def test_a_text_that_cannot_be_said_is_refused(trained, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))  # nobody guesses pronunciations
+    (tmp_path / "text").write_text("xyz zyx\n" * 3)
+    with pytest.raises(ConfigError, match="a text of which no sentence can be said"):
+        train(job(trained, tmp_path), lambda line: None)
+
+
+def test_what_does_not_fit_together_is_refused_at_once(trained, toy_recipe, toy_model, tmp_path):
+    with pytest.raises(ConfigError, match=r"got the text .*nowhere, where no file is"):
+        job(trained, tmp_path, text=tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match=r"got the dictionary .*nowhere, where no file is"):
+        job(trained, tmp_path, dictionary=tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="hours is 0"):
+        job(trained, tmp_path, hours=0)
+    shards = replace(trained.recipe.data, train=(), shards=("a",))
+    with pytest.raises(ConfigError, match=r"has data\.shards, wanted data\.train"):
+        job(SimpleNamespace(recipe=replace(trained.recipe, data=shards)), tmp_path)
+    with pytest.raises(ConfigError, match=r"no data\.dictionary"):
+        job(SimpleNamespace(recipe=replace(trained.recipe, data=replace(trained.recipe.data, dictionary=""))), tmp_path)
+    best = Checkpoint.load(trained.recipe.directory / "best.safetensors")
+    weights = {name: tensor for name, tensor in best.weights.items() if "phone" not in name}
+    config = replace(best.config, phone_vocabulary_size=0)
+    replace(best, config=config, weights=weights).save(tmp_path / "deaf.safetensors")
+    with pytest.raises(ConfigError, match="a model of 0 phones, wanted 41"):
+        TransducerJob.load(trained.recipe, tmp_path / "deaf.safetensors", tmp_path / "text", tmp_path / "run", 1.0)
+    with pytest.raises(BundleError, match="where no file is"):
+        TransducerJob.load(trained.recipe, tmp_path / "none.safetensors", tmp_path / "text", tmp_path / "run", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 3}, "wanted 0 < warmup_steps < steps"),
+        ({"batch_frames": 0}, "batch_frames is 0"),
+        ({"peak_rate": 0.0}, "peak_rate is 0"),
+        ({"ema_decay": 1.0}, "ema_decay is 1"),
+        ({"speech_share": 1.1}, "speech_share is 1.1"),
+        ({"weight_decay": -1.0}, "weight_decay is -1"),
+        ({"head": {"ahead": -1}}, "ahead is -1"),
+        ({"head": {"width": 0}}, "width is 0"),
+        ({"head": {"dropout": 1.0}}, "dropout is 1"),
+        ({"damage": {"wrong_pieces": 0.6}}, "wrong_pieces is 0.6"),
+        ({"damage": {"ends": 1.0}}, "ends is 1"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message):
+    parts = {"head": HeadConfig, "damage": DamageConfig}
+
+    def build():
+        made = {name: parts[name](**value) if name in parts else value for name, value in settings.items()}
+        return dataclasses.replace(CONFIG, **made)
+
+    with pytest.raises(ConfigError, match=message):
+        build()
+
+
+# The command
+
+
+RECIPE = """
+[data]
+train = ["train.jsonl"]
+dev = ["dev.jsonl"]
+dictionary = "words.dict"
+max_duration_s = 3.0
+batch_s = 6.0
+sources = [{ name = "tones", licence = "CC0-1.0" }]
+"""
+
+
+@pytest.fixture
+def call(trained, toy_folder, exported, tmp_path, monkeypatch, capsys):
+    """The command line, in the folder of the toy language, with small settings."""
+    monkeypatch.chdir(toy_folder)
+    monkeypatch.setattr(command, "DEFAULTS", CONFIG)
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    (tmp_path / "text").write_text("abc dab\nbad cab\nac dc\n" * 10)
+    checkpoint = trained.recipe.directory / "best.safetensors"
+
+    def run(*more: object, text: str = "text") -> SimpleNamespace:
+        given = (tmp_path / "recipe.toml", checkpoint, "--text", tmp_path / text, "--directory", tmp_path / "run")
+        arguments = (*given, "--hours", "0.01", "--steps", "4", *more)
+        monkeypatch.setattr(sys, "argv", ["transducer", *map(str, arguments)])
+        code = 0
+        try:
+            command.main()
+        except SystemExit as done:
+            code = done.code
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err)
+
+    return run
+
+
+def test_the_command_trains_and_puts_the_transducer_into_a_bundle(call, exported, tmp_path):
+    bundle = tmp_path / "toy-model"
+    shutil.copytree(exported.bundle.path, bundle)
+    done = call("--bundle", bundle, "--source", "a text", "--licence", "CC0-1.0")
+    assert (done.code, done.err) == (0, "")
+    assert "step 4 of 4: wer/dev" in done.out
+    assert done.out.endswith(f"Wrote {tmp_path / 'run' / 'transducer.npz'}\nWrote {bundle}\n")
+    made = Bundle.load(bundle)
+    assert made.content(made.transducer.file) == (tmp_path / "run" / "transducer.npz").read_bytes()
+    wanted = [{"name": "tones", "licence": "CC0-1.0"}, {"name": "a text", "licence": "CC0-1.0"}]
+    assert list(made.transducer.sources) == wanted
+
+
+def test_the_command_says_what_is_amiss_before_it_begins(call, exported, tmp_path):
+    assert "nothing, where no file is" in call(text="nothing").err
+    assert "--source and --licence, wanted both" in call("--bundle", exported.bundle.path).err
+    from edgeasr.bundle import default_bundle
+
+    other = call("--bundle", default_bundle(), "--source", "a", "--licence", "b")
+    assert "has other tokens than" in other.err
+    assert (other.code, other.out) == (2, "")
+    assert not (tmp_path / "run").exists()
