@@ -133,7 +133,7 @@ def log_prob(tables: Sequence[NgramTable], keys: Keys) -> Floats:
 
 def _read(sentences: Iterable[str], max_words: int) -> tuple[tuple[str, ...], NDArray[np.uint64]]:
     """The vocabulary, and the text as ids with a start and an end around each sentence."""
-    texts = [text for sentence in sentences if (text := _normal(sentence))]
+    texts = [text for sentence in sentences if (text := normal_sentence(sentence))]
     counts = Counter(word for text in texts for word in text.split())
     if not counts:
         raise ConfigError("got a text without words, wanted sentences, one a line")
@@ -148,7 +148,7 @@ def _read(sentences: Iterable[str], max_words: int) -> tuple[tuple[str, ...], ND
     return words, np.array(stream, np.uint64)
 
 
-def _normal(sentence: str) -> str:
+def normal_sentence(sentence: str) -> str:
     """`normalize_text`, and quickly where there is nothing to do."""
     text = sentence.strip()
     return text if _NORMAL.fullmatch(text) else normalize_text(text)

@@ -18,8 +18,6 @@ from edgeasr.train.validation import DevSet
 from edgeasr.transducer import Transducer
 from edgeasr.transducer_decoder import TransducerDecoder
 
-_DECODED_AT_ONCE = 32  # frames, for speed
-
 
 @dataclass(frozen=True)
 class HeardDev:
@@ -28,6 +26,7 @@ class HeardDev:
     name: str
     texts: Sequence[str]
     outputs: Sequence[Tensor]  # (T, C) each
+    chunk_frames: int
 
     @classmethod
     def of(cls, dev: DevSet, listener: Listener, place: Place) -> HeardDev:
@@ -37,7 +36,7 @@ class HeardDev:
             features, frames = batch_features([dev.waveform(row)], listener.config)
             outputs.append(listener.above(listener.lower(features)).outputs[0, : int(frames[0])])
             texts.append(" ".join(dev.utterances[i].text for i in row))
-        return cls(dev.name, texts, outputs)
+        return cls(dev.name, texts, outputs, listener.config.encoder.chunk_frames)
 
     def word_error_rate(
         self, transducer: Transducer, log_probs: Callable[[Tensor], Tensor], tokenizer: Tokenizer, place: Place
@@ -47,8 +46,8 @@ class HeardDev:
         for text, outputs in zip(self.texts, self.outputs, strict=True):
             decoder = TransducerDecoder(transducer, tokenizer, frame_s=1.0)  # times do not count
             emissions: Floats = log_probs(outputs).numpy()
-            for start in range(0, len(emissions), _DECODED_AT_ONCE):
-                decoder.accept(emissions[start : start + _DECODED_AT_ONCE])
+            for start in range(0, len(emissions), self.chunk_frames):
+                decoder.accept(emissions[start : start + self.chunk_frames])
             counts += word_errors(text, decoder.text)
         total = torch.tensor([counts.errors, counts.reference_length], dtype=torch.float64)
         place.sum(total)

@@ -23,9 +23,9 @@ from edgeasr.config import FrozenConfig, require
 from edgeasr.encoder import Encoder
 from edgeasr.errors import ConfigError
 from edgeasr.letter_to_sound import completed
-from edgeasr.ngram_estimation import read_sentences
+from edgeasr.ngram_estimation import normal_sentence, read_sentences
 from edgeasr.phones import PHONE_IDS, Dictionary, Pronunciation
-from edgeasr.tokenizer import Tokenizer, normalize_text
+from edgeasr.tokenizer import Tokenizer
 from edgeasr.train.augment import warp_bands
 from edgeasr.train.ctc_alignment import Alignment, Ints, align
 from edgeasr.train.data import Batch
@@ -257,7 +257,7 @@ class Script:
     def __init__(self, path: Path, config: UnitConfig) -> None:
         """raises: ConfigError for a file that cannot be read or has no sentence of such a length"""
         least, most = config.words
-        texts = (normalize_text(line) for line in read_sentences([path]))
+        texts = (normal_sentence(line) for line in read_sentences([path]))
         self.sentences = [text for text in texts if least <= len(text.split()) <= most]
         if not self.sentences:
             raise ConfigError(
