@@ -19,7 +19,6 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,8 @@ _FILE_ERRORS = (
     ValueError,
 )
 _EPSILON = 1e-5  # of torch's LayerNorm
-_LARGEST_INT8 = 127
+# A tenth smaller than with 8 bits, once it is compressed, and as good.
+_LARGEST = 63
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Transducer:
     projection: Floats  # (V, P)
     projection_bias: Floats  # (P,)
     absent: Floats  # (P,), in the place of a frame that is not there
-    acoustic: Floats  # (P, (behind + 1 + ahead) * D), the places in the window one after another
+    acoustic: Floats  # ((behind + 1 + ahead) * P, D)
     embedding: Floats  # (V + 1, E); the last is that of the beginning of a segment
     predictor: Floats  # (context * E, D)
     bias: Floats  # (D,), of acoustic and predictor together
@@ -86,21 +86,9 @@ class Transducer:
         projected: Floats = log_probs @ self.projection + self.projection_bias
         return projected
 
-    def shares(self, projected: Floats) -> Floats:
-        """Projected frames (T, P) to what each is in the windows that it is part of, (T, behind + 1 + ahead, D).
-
-        The first share is that in the window of the frame `behind` frames later, where it is the first one.
-        """
-        shares = projected @ self.acoustic
-        return shares.reshape(len(projected), self.behind + 1 + self.ahead, len(self.bias))
-
-    def hear(self, shares: Floats) -> Floats:
-        """The acoustic part of a frame, (D,).
-
-        shares: of the frames in its window from the first on, (n, behind + 1 + ahead, D); those that lack are silent
-        """
-        places = np.arange(len(shares))
-        heard: Floats = shares[places, places].sum(axis=0) + self._missing[len(shares)]
+    def hear(self, windows: Floats) -> Floats:
+        """Projected frames of n windows, (n, behind + 1 + ahead, P), to the acoustic part, (n, D)."""
+        heard: Floats = windows.reshape(len(windows), -1) @ self.acoustic
         return heard
 
     def predict(self, context: tuple[int, ...]) -> Floats:
@@ -118,21 +106,8 @@ class Transducer:
         scores: Floats = _normal(x) @ self.output + self.output_bias + self.gain * log_probs
         return scores
 
-    @cached_property
-    def silence(self) -> Floats:
-        """The shares of a frame that is not there, (behind + 1 + ahead, D)."""
-        silence: Floats = self.shares(self.absent[None])[0]
-        return silence
-
-    @cached_property
-    def _missing(self) -> Floats:
-        """By the number of frames that are there in a window, what is heard in the places of the others."""
-        shares = np.concatenate([self.silence, np.zeros_like(self.silence[:1])])
-        missing: Floats = shares[::-1].cumsum(axis=0)[::-1]
-        return missing
-
     def packed(self) -> bytes:
-        """The file: a zip of arrays (npz, nothing pickled), matrices as 8-bit numbers with a scale an output."""
+        """The file: a zip of arrays (npz, nothing pickled), matrices as 7-bit numbers with a scale an output."""
         arrays: dict[str, Any] = {
             "format": np.array([FORMAT_VERSION, self.behind, self.ahead, self.context], np.int64),
             "gain": np.array(self.gain, np.float32),
@@ -142,7 +117,7 @@ class Transducer:
             if array.ndim == 1 or name == "projection":
                 arrays[name] = array.astype(np.float16)
             else:
-                scale = np.abs(array).max(axis=0) / _LARGEST_INT8
+                scale = np.abs(array).max(axis=0) / _LARGEST
                 arrays[name] = np.rint(array / np.maximum(scale, 1e-12)).astype(np.int8)
                 arrays[f"{name}.scale"] = scale.astype(np.float32)
         stream = io.BytesIO()
@@ -190,7 +165,7 @@ def _check_shapes(t: Transducer) -> None:
         "projection": (tokens, frame),
         "projection_bias": (frame,),
         "absent": (frame,),
-        "acoustic": (frame, (t.behind + 1 + t.ahead) * width),
+        "acoustic": ((t.behind + 1 + t.ahead) * frame, width),
         "embedding": (tokens + 1, piece),
         "predictor": (t.context * piece, width),
         "bias": (width,),
@@ -207,8 +182,11 @@ def _check_shapes(t: Transducer) -> None:
 
 def _normal(x: Floats) -> Floats:
     """Mean 0 and variance 1; scale and shift of the layer norm are in the matrix that follows."""
-    centred = x - x.mean(axis=-1, keepdims=True)
-    normal: Floats = centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + _EPSILON)
+    size = x.shape[-1]
+    # For a few short rows x.mean() costs more than all the rest.
+    centred = x - np.add.reduce(x, axis=-1, keepdims=True) / size
+    variance = np.add.reduce(centred * centred, axis=-1, keepdims=True) / size
+    normal: Floats = centred / np.sqrt(variance + _EPSILON)
     return normal
 
 

@@ -16,7 +16,7 @@ from edgeasr.tokenizer import Tokenizer
 from edgeasr.transducer import Transducer
 
 # A blank that CTC is so sure of stays one, and costs nothing.
-SURE_BLANK = math.log(0.98)
+SURE_BLANK = math.log(0.95)
 _BLANK_ID = 0
 
 
@@ -51,9 +51,9 @@ class TransducerDecoder(SegmentClock):
         self._hypothesis: tuple[Word, ...] | None = None  # None where it has to be found anew
         self._context = transducer.begin
         self._guesses: list[_Heard] = []
-        # Emissions that are not decided yet; shares of their frames and of those before that the window reaches.
+        # Emissions that are not decided yet; their frames projected, and those before that the window reaches.
         self._open: Floats = np.zeros((0, transducer.vocabulary_size), np.float32)
-        self._shares: Floats = transducer.silence[None][:0]
+        self._frames: Floats = np.zeros((0, len(transducer.absent)), np.float32)
         self._forget()
         self._begin_segment(0)
 
@@ -82,8 +82,7 @@ class TransducerDecoder(SegmentClock):
                 self._sound_end_frame = self._next_frame
         emissions = log_probs.astype(np.float32)
         self._open = np.concatenate([self._open, emissions])
-        shares = self._transducer.shares(self._transducer.project(emissions))
-        self._shares = np.concatenate([self._shares, shares])
+        self._frames = np.concatenate([self._frames, self._transducer.project(emissions)])
         self._decide(max(0, len(self._open) - self._transducer.ahead))
         self._guess(min(len(ids), len(self._open)))
         self._hypothesis = None
@@ -126,7 +125,7 @@ class TransducerDecoder(SegmentClock):
         transducer = self._transducer
         self._context = transducer.begin
         self._open, self._guesses = self._open[:0], []
-        self._shares = np.repeat(transducer.silence[None], transducer.behind, axis=0)
+        self._frames = np.tile(transducer.absent, (transducer.behind, 1))
 
     def _decide(self, count: int) -> None:
         """Take the first open frames for good."""
@@ -143,7 +142,7 @@ class TransducerDecoder(SegmentClock):
 
     def _drop(self, count: int) -> None:
         """The first open frames are open no more."""
-        self._open, self._shares = self._open[count:], self._shares[count:]
+        self._open, self._frames = self._open[count:], self._frames[count:]
         first = self._next_frame - len(self._open)
         self._guesses = [guess for guess in self._guesses if guess.frame >= first]
 
@@ -153,8 +152,9 @@ class TransducerDecoder(SegmentClock):
         if not len(unsure):
             return
         transducer = self._transducer
-        size = transducer.behind + 1 + transducer.ahead
-        acoustic = np.stack([transducer.hear(self._shares[i : i + size]) for i in unsure.tolist()])
+        frames = np.concatenate([self._frames, np.tile(transducer.absent, (transducer.ahead, 1))])
+        places = np.arange(transducer.behind + 1 + transducer.ahead)
+        acoustic = transducer.hear(frames[unsure[:, None] + places])
         emissions, first = self._open[unsure], self._next_frame - len(self._open)
         at = 0
         while at < len(unsure):

@@ -82,12 +82,11 @@ class TransducerHead(nn.Module):
         projection, projection_bias = _doubles(self.projection.weight) @ inverse, _doubles(self.projection.bias)
         expand, expand_bias = _folded(self.expand_norm, self.expand)
         output, output_bias = _folded(self.output_norm, self.output)
-        acoustic = _doubles(self.acoustic.weight).reshape(self.config.width, self.config.window, -1)
         arrays = {
             "projection": projection.T,
             "projection_bias": projection_bias - projection @ (emission_bias - emission_bias.mean()),
             "absent": projection_bias,
-            "acoustic": acoustic.transpose(2, 1, 0).reshape(self.config.frame_width, -1),
+            "acoustic": _doubles(self.acoustic.weight).T,
             "embedding": _doubles(self.embedding.weight),
             "predictor": _doubles(self.predictor.weight).T,
             "bias": _doubles(self.acoustic.bias) + _doubles(self.predictor.bias),
