@@ -65,8 +65,8 @@ class TransducerConfig(FrozenConfig):
     batch_frames: int = 2048  # in one step, over all processes
     speech_share: float = 0.25  # of them from training speech; the others from sentences
     blank_share: float = 0.08  # of the frames that CTC is sure are blank
-    shards_open: int = 4  # that frames are drawn from, until the next takes the place of the first
-    shard_steps: int = 250  # after which it does
+    shards_open: int = 20  # that frames are drawn from, until the next takes the place of the first
+    shard_steps: int = 50  # after which it does
     seed: int = 1
     log_every: int = 500
     save_every: int = 500

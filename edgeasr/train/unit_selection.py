@@ -49,7 +49,7 @@ class UnitConfig(FrozenConfig):
     first_pronunciation: float = 0.7  # chance that a word is said in the first way, before all ways are drawn from
     words: tuple[int, int] = (3, 34)  # of a sentence; others are left out
     pause_frames: tuple[int, int] = (3, 19)  # before and behind a sentence
-    shard_sentences: int = 10_000
+    shard_sentences: int = 2_000  # some 2.5 hours
     batch_frames: int = 4_000  # that go through the upper blocks together, or one sentence
     seed: int = 1
 
