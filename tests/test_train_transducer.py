@@ -17,10 +17,12 @@ from torch import nn
 from edgeasr.bundle import Bundle
 from edgeasr.errors import BundleError, ConfigError
 from edgeasr.tokenizer import CHARACTERS, Tokenizer
+from edgeasr.train import own_pieces as own_module
 from edgeasr.train import transducer as command
 from edgeasr.train.checkpoint import Checkpoint, load_tensors
 from edgeasr.train.frame_files import FrameFile, FrameWriter, HeardRow
 from edgeasr.train.loop import RESUME
+from edgeasr.train.processes import Place
 from edgeasr.train.transducer import TransducerJob, train
 from edgeasr.train.transducer_config import DamageConfig, HeadConfig, TransducerConfig
 from edgeasr.train.transducer_frames import Frames, FrameSet, Shards, damaged
@@ -39,6 +41,8 @@ CONFIG = TransducerConfig(
     warmup_steps=3,
     peak_rate=5e-3,
     speech_share=0.5,
+    noise_hours=0.01,
+    own_errors_from=0.05,
     ema_decay=0.9,
     batch_frames=64,
     shard_steps=5,
@@ -184,6 +188,34 @@ def test_frames_have_what_is_around_them_and_what_was_said_before(file):
     assert len(FrameSet(file, HEAD, V, blank_share=1.0, seed=1)) == 10
 
 
+def test_what_is_said_itself_stands_where_the_true_pieces_stand(file):
+    frames = FrameSet(file, HEAD, V, blank_share=1.0, seed=1)
+    numbers = np.arange(len(frames))
+    before = frames.frames(numbers)
+    assert torch.equal(before.own, before.context)
+    assert before.labels[frames.begun].tolist() == [5, 7, 3, 4]
+    frames.set_own(np.array([15, 17, 13, 14]))
+    got = frames.frames(numbers)
+    assert torch.equal(got.context, before.context)
+    mistakes = {5: 15, 7: 17, 3: 13, 4: 14, V: V}
+    assert got.own.tolist() == [[mistakes[piece] for piece in row] for row in before.context.tolist()]
+
+
+@torch.no_grad()
+def test_what_it_says_itself_is_the_best_piece_given_the_true_ones(file, monkeypatch):
+    monkeypatch.setattr(own_module, "_AT_ONCE", 1)
+    head, frames = weighty(), FrameSet(file, HEAD, V, blank_share=1.0, seed=1)
+    asked = frames.frames(frames.begun)
+    scores = head(asked.outputs, asked.absent, asked.context)
+    want = (scores[:, 1:].argmax(-1) + 1).tolist()
+    assert scores.argmax(-1).tolist() != want  # else the blank would not count
+    got = own_module.own_pieces(head.train(), frames, Place(), bf16=False)
+    assert got.tolist() == want
+    monkeypatch.setattr(Place, "sum", lambda place, tensor: None)
+    first, second = (own_module.own_pieces(head, frames, Place(rank, 2), bf16=False) for rank in (0, 1))
+    assert [first.tolist(), second.tolist()] == [[want[0], 0, want[2], 0], [0, want[1], 0, want[3]]]
+
+
 def test_damage_is_of_the_share_that_is_asked_for():
     torch.manual_seed(0)
     rows = 4000
@@ -191,11 +223,12 @@ def test_damage_is_of_the_share_that_is_asked_for():
         torch.zeros(rows, HEAD.window, 1),
         torch.zeros(rows, HEAD.window, dtype=torch.bool),
         torch.tensor([[V, 1, 1]]).expand(rows, 3),
+        torch.tensor([[V, 5, 5]]).expand(rows, 3),
         torch.zeros(rows, dtype=torch.int64),
     )
     counts = np.zeros(V, np.int64)
     counts[[2, 3]] = 1, 3
-    got = damaged(frames, HEAD, DamageConfig(wrong_pieces=0.2, ends=0.5, lost_frames=0.0), counts)
+    got = damaged(frames, HEAD, DamageConfig(wrong_pieces=0.2, own_errors=0.0, ends=0.5, lost_frames=0.0), counts)
     assert (got.context[:, 0] == V).all()
     wrong = got.context[:, 1:][got.context[:, 1:] != 1]
     assert len(wrong) / (2 * rows) == pytest.approx(0.2, abs=0.02)
@@ -203,7 +236,13 @@ def test_damage_is_of_the_share_that_is_asked_for():
     assert not got.absent[:, : HEAD.behind + 1].any()
     share = got.absent[:, HEAD.behind + 1 :].float().mean(dim=0)
     torch.testing.assert_close(share, 0.5 * torch.tensor([1 / 3, 2 / 3, 1.0]), atol=0.03, rtol=0)
-    lost = damaged(frames, HEAD, DamageConfig(wrong_pieces=0.0, ends=0.0, lost_frames=0.3), counts)
+    own = damaged(frames, HEAD, DamageConfig(wrong_pieces=0.0, own_errors=0.2), counts).context
+    assert (own[:, 0] == V).all()
+    assert (own[:, 1:] == 5).float().mean().item() == pytest.approx(0.2, abs=0.02)
+    assert (own[:, 1:] == 1).float().mean().item() == pytest.approx(0.8, abs=0.02)
+    # Some contexts have many of them, others none.
+    assert (own[:, 1:] == 5).all(dim=1).float().mean().item() == pytest.approx(0.4**2 / 3, abs=0.02)
+    lost = damaged(frames, HEAD, DamageConfig(wrong_pieces=0.0, own_errors=0.0, ends=0.0, lost_frames=0.3), counts)
     assert torch.equal(lost.context, frames.context)
     assert not lost.absent[:, HEAD.behind].any()
     assert lost.absent.float().mean().item() == pytest.approx(0.3 * 5 / 6, abs=0.02)
@@ -260,6 +299,9 @@ def test_it_learns_and_writes_a_transducer_that_decodes(straight, trained):
     assert straight.outcome.best == pytest.approx(min(rates), abs=1e-4)
     assert rates[-1] < 0.6
     assert any("h of sentences" in line for line in straight.lines)
+    noise = FrameFile.load(straight.job.output.parent / "noise" / "0.01-h.safetensors")
+    assert len(noise.labels) * straight.job.recipe.model.frame_s >= 36
+    assert not noise.labels.any()
 
 
 class Stop:
@@ -289,7 +331,38 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(straight, trained, t
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         assert torch.equal(tensor, theirs[name]), name
+    assert {"more.pass-0", "more.pass-1"} <= ours.keys()
     assert one.output.read_bytes() == straight.job.output.read_bytes()
+
+
+def test_what_it_said_itself_is_kept_with_the_weights(straight, monkeypatch, tmp_path):
+    """What each file's pieces were depends on the weights at the step in which it was opened, and on nothing else."""
+
+    def told(head, frames, place, bf16):
+        return 1 + (int(head.gain.detach() * 2**22) + np.arange(len(frames.begun))) % (V - 1)
+
+    monkeypatch.setattr(command, "own_pieces", told)
+    config = replace(CONFIG, steps=60, damage=DamageConfig(own_errors=0.5), noise_hours=0.0)
+    weights = []
+    for name, stops in (("straight", ()), ("stopped", (8, 13, 20, 21, 42))):
+        folder = tmp_path / name
+        shutil.copytree(straight.folder / "run", folder, ignore=shutil.ignore_patterns(RESUME, "*.npz"))
+        run = replace(straight.job.recipe.run, directory=str(folder))
+        one = replace(straight.job, recipe=replace(straight.job.recipe, run=run), config=config)
+        asked = Stop(10**6)
+
+        def report(line, asked=asked, stops=stops):
+            if line.startswith(tuple(f"step {stop} of" for stop in stops)):
+                asked.left = 0
+
+        for stop in stops:
+            asked.left = 10**6
+            assert train(one, report, asked).step == stop
+        assert train(one, lambda line: None).finished
+        weights.append(load_tensors(folder / RESUME)[0])
+    assert weights[0].keys() == weights[1].keys()
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
 
 
 def test_a_kill_after_the_last_save_costs_no_more_than_the_steps_since(straight, trained, tmp_path):
@@ -371,11 +444,15 @@ def test_what_does_not_fit_together_is_refused_at_once(trained, toy_recipe, toy_
         ({"peak_rate": 0.0}, "peak_rate is 0"),
         ({"ema_decay": 1.0}, "ema_decay is 1"),
         ({"speech_share": 1.1}, "speech_share is 1.1"),
+        ({"speech_share": 0.8, "noise_share": 0.3}, "speech_share is 0.8, noise_share 0.3: wanted at most 1"),
+        ({"own_errors_from": -0.1}, "own_errors_from is -0.1"),
+        ({"noise_hours": -1.0}, "noise_hours is -1"),
         ({"weight_decay": -1.0}, "weight_decay is -1"),
         ({"head": {"ahead": -1}}, "ahead is -1"),
         ({"head": {"width": 0}}, "width is 0"),
         ({"head": {"dropout": 1.0}}, "dropout is 1"),
         ({"damage": {"wrong_pieces": 0.6}}, "wrong_pieces is 0.6"),
+        ({"damage": {"own_errors": 0.6}}, "own_errors is 0.6"),
         ({"damage": {"ends": 1.0}}, "ends is 1"),
     ],
 )

@@ -86,12 +86,18 @@ class WaveformAugmenter:
         return waveform
 
     def _noise(self, length: int, rng: Generator) -> Floats:
-        """A stretch of a recording, or coloured noise with a slope between white and brown."""
-        if not self.noise or rng.random() < 0.3:
-            return coloured_noise(length, rng.uniform(0.0, 2.0), self.sample_rate_hz, rng)
-        recording = self.noise[int(rng.integers(len(self.noise)))]
-        start = rng.integers(len(recording))
-        return np.take(recording, np.arange(start, start + length), mode="wrap")
+        return some_noise(self.noise, 0.3, length, self.sample_rate_hz, rng)
+
+
+def some_noise(
+    recordings: Sequence[Floats], coloured: float, length: int, sample_rate_hz: int, rng: Generator
+) -> Floats:
+    """A stretch of a recording or, by the chance `coloured`, noise with a slope between white and brown."""
+    if not recordings or rng.random() < coloured:
+        return coloured_noise(length, rng.uniform(0.0, 2.0), sample_rate_hz, rng)
+    recording = recordings[int(rng.integers(len(recordings)))]
+    start = rng.integers(len(recording))
+    return np.take(recording, np.arange(start, start + length), mode="wrap")
 
 
 def change_speed(waveform: Floats, factor: float) -> Floats:

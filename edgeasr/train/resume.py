@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class RunState:
     module: nn.Module
     average: Mapping[str, Tensor]
     optimizer: Optimizer
+    more: dict[str, Tensor] = field(default_factory=dict)  # what else is to be kept, in any number and of any shape
 
 
 def save_run(path: Path, run: RunState, standing: Standing, model: FrozenConfig, processes: int) -> None:
@@ -40,6 +41,7 @@ def save_run(path: Path, run: RunState, standing: Standing, model: FrozenConfig,
         **{f"model.{name}": tensor for name, tensor in run.module.state_dict().items()},
         **{f"average.{name}": tensor for name, tensor in run.average.items()},
         **{f"optimizer.{name}": tensor for name, tensor in run.optimizer.tensors().items()},
+        **{f"more.{name}": tensor for name, tensor in run.more.items()},
     }
     progress = {**asdict(standing), "processes": processes, "model": model.to_dict()}
     save_tensors(path, tensors, {"progress": json.dumps(progress)})
@@ -71,6 +73,8 @@ def restore_run(path: Path, run: RunState, model: FrozenConfig, processes: int) 
         for name, tensor in run.average.items():
             tensor.copy_(tensors[f"average.{name}"])
         run.optimizer.restore(_under("optimizer.", tensors))
+        run.more.clear()
+        run.more.update(_under("more.", tensors))
     except (KeyError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"{path} was saved with another model or optimiser than the recipe's: {_start_anew(path)}"

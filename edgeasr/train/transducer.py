@@ -4,7 +4,7 @@
 
 Every frame has a label, the piece that begins in it on the best CTC path, and is learned by cross entropy (Hu et al.
 2020, arXiv 2005.00572): no sum over alignments, and frames may be drawn one by one. Sentences come from text by
-`edgeasr.train.unit_selection`, a share of the frames from the training speech itself.
+`edgeasr.train.unit_selection`, a share of the frames from the training speech itself, some from noise alone.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from edgeasr.train.checkpoint import Checkpoint
 from edgeasr.train.corpus import Corpus
 from edgeasr.train.loop import RESUME, computes_bf16, learning_rate
 from edgeasr.train.optimizer import Optimizer
+from edgeasr.train.own_pieces import own_pieces
 from edgeasr.train.processes import Observer, Outcome, Place, Progress, never, run_in_processes
 from edgeasr.train.recipe import OptimizerConfig, Recipe
 from edgeasr.train.resume import RunState, Standing, restore_run, save_run
@@ -141,18 +142,27 @@ class TransducerTrainer:
         """Prepare the frames; go on from the last save where there is one."""
         job, recipe = self.job, self.job.recipe
         corpus = Corpus.load(recipe, self.place, self.observer)
-        units = self.config.units
-        preparation = Preparation(recipe, job.text, job.dictionary, job.hours, units, self.listener)
-        passes, shards = preparation.made(corpus, self.place, self.observer)
         begin, config = self.head.vocabulary_size, self.config
-        self.speech = [FrameSet(one, config.head, begin, config.blank_share, config.seed) for one in passes]
-        self.shards = Shards(shards, config, begin)
+        preparation = Preparation(
+            recipe, job.text, job.dictionary, job.hours, config.noise_hours, config.units, self.listener
+        )
+        made = preparation.made(corpus, self.place, self.observer)
+        self.speech, noise = (
+            [FrameSet(one, config.head, begin, config.blank_share, config.seed) for one in files]
+            for files in (made.speech, made.noise)
+        )
+        # CTC may be sure of all of it.
+        self.noise = [one for one in noise if len(one)]
+        self.shards = Shards(made.sentences, config, begin)
         self.piece_counts = np.sum([one.piece_counts for one in [*self.speech, *self.shards.at(0)]], axis=0)
         self.dev = [HeardDev.of(one, self.listener, self.place) for one in corpus.dev]
         path = recipe.directory / RESUME
         if path.exists():
             standing = restore_run(path, self.state, config.head, self.place.world)
             self.step, self.best = standing.step, standing.best
+            for one in self._with_pieces():
+                if one.name in self.state.more:
+                    one.set_own(self.state.more[one.name].long().numpy())
 
     def _train(self) -> None:
         losses: list[float] = []
@@ -174,13 +184,14 @@ class TransducerTrainer:
     def train_step(self) -> float:
         """One step of the optimiser. returns: the loss of this process"""
         config = self.config
+        self._learn_own_errors()
         torch.manual_seed(hash((config.seed, self.step, self.place.rank)) % 2**63)
         frames = damaged(self._drawn(), config.head, config.damage, self.piece_counts)
-        outputs, absent, context, labels = (part.to(self.device) for part in frames)
+        frames = Frames(*(part.to(self.device) for part in frames))
         self.model.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            scores = self.model(outputs, absent, context)
-        loss = F.cross_entropy(scores.float(), labels)
+            scores = self.model(frames.outputs, frames.absent, frames.context)
+        loss = F.cross_entropy(scores.float(), frames.labels)
         self.head.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.head.parameters(), config.clip_norm)
@@ -193,15 +204,27 @@ class TransducerTrainer:
         return float(loss.detach())
 
     def _drawn(self) -> Frames:
-        """Frames of this step for this process: of one pass over training speech, and of every open shard."""
+        """Frames of this step for this process: of one pass over training speech, of noise, of every open shard."""
         config = self.config
         rng = np.random.default_rng([config.seed, self.step, self.place.rank])
         count = max(1, config.batch_frames // self.place.world)
-        spoken = round(count * config.speech_share)
+        shares = [(self.speech[int(rng.integers(len(self.speech)))], round(count * config.speech_share))]
+        shares += [(one, round(count * config.noise_share)) for one in self.noise]
+        left = max(0, count - sum(share for _, share in shares))
         sets = self.shards.at(self.step)
-        shares = [spoken, *((count - spoken + i) // len(sets) for i in range(len(sets)))]
-        sources = [self.speech[int(rng.integers(len(self.speech)))], *sets]
-        return Frames.joined([one.draw(share, rng) for one, share in zip(sources, shares, strict=True) if share])
+        shares += [(one, (left + i) // len(sets)) for i, one in enumerate(sets)]
+        return Frames.joined([one.draw(share, rng) for one, share in shares if share])
+
+    def _with_pieces(self) -> list[FrameSet]:
+        """What is drawn from in this step, but noise."""
+        return [*self.speech, *self.shards.at(self.step)]
+
+    def _learn_own_errors(self) -> None:
+        """Ask the head as it is now for the pieces of what was opened since; saved with its weights."""
+        if self.config.damage.own_errors and self.step >= self.config.own_errors_step:
+            for one in self._with_pieces():
+                if one.own is None:
+                    one.set_own(own_pieces(self.head, one, self.place, self.bf16))
 
     def _asked_to_stop(self) -> bool:
         """A stop that one process was asked for, all hear of in the same step."""
@@ -239,6 +262,9 @@ class TransducerTrainer:
     def _save(self) -> None:
         if self.place.leads:
             path, standing = self.job.recipe.directory / RESUME, Standing(self.step, 0, 0, self.best)
+            self.state.more.clear()
+            own = {one.name: one.own for one in self._with_pieces() if one.own is not None}
+            self.state.more.update((name, torch.from_numpy(pieces).short()) for name, pieces in own.items())
             save_run(path, self.state, standing, self.config.head, self.place.world)
             self.observer.watch(Progress("saved", self.step, self.config.steps))
 
@@ -270,6 +296,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--text", type=Path, required=True, help="one sentence a line, plain or packed")
     parser.add_argument("--dictionary", type=Path, help="how its words are said; otherwise the recipe's")
     parser.add_argument("--hours", type=float, default=300.0, help="of sentences to say")
+    parser.add_argument(
+        "--noise-hours", type=float, default=DEFAULTS.noise_hours, help="of noise to be silent in; 0: none"
+    )
     parser.add_argument("--directory", type=Path, required=True, help="folder for everything that is written")
     parser.add_argument("--steps", type=int, default=DEFAULTS.steps)
     parser.add_argument("--processes", type=int, default=1)
@@ -282,7 +311,7 @@ def _arguments() -> argparse.Namespace:
 def _job(given: argparse.Namespace) -> TransducerJob:
     """raises: EdgeasrError for files that cannot be used, or a bundle that would not take the transducer"""
     recipe = Recipe.load(given.recipe).with_options(processes=given.processes)
-    config = DEFAULTS.with_steps(given.steps)
+    config = replace(DEFAULTS.with_steps(given.steps), noise_hours=given.noise_hours)
     job = TransducerJob.load(
         recipe, given.checkpoint, given.text, given.directory, given.hours, dictionary=given.dictionary, config=config
     )

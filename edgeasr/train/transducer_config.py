@@ -14,9 +14,9 @@ class HeadConfig(FrozenConfig):
     """The sizes of a transducer; names as in `Transducer`."""
 
     behind: int = 3
-    ahead: int = 6
+    ahead: int = 10
     context: int = 8
-    frame_width: int = 80  # of a frame in the window
+    frame_width: int = 64  # of a frame in the window
     width: int = 320
     inner_width: int = 448  # of the feed-forward layer
     piece_width: int = 48  # of an embedding
@@ -39,12 +39,14 @@ class HeadConfig(FrozenConfig):
 class DamageConfig(FrozenConfig):
     """Chances of what a transducer must live with, and does not meet in texts that are right."""
 
-    wrong_pieces: float = 0.1  # the mean share of the context that is another piece; drawn for each frame from 0 on
+    wrong_pieces: float = 0.05  # the mean share of the context that is another piece; drawn for each frame from 0 on
+    own_errors: float = 0.25  # that is what it would have said itself, mostly the right piece; drawn likewise
     ends: float = 0.06  # nothing comes from some frame ahead on: the end of a segment
     lost_frames: float = 0.05  # of each frame of the window but the present one
 
     def __post_init__(self) -> None:
-        require(0 <= self.wrong_pieces <= 0.5, f"wrong_pieces is {self.wrong_pieces}: it must be in [0, 0.5]")
+        for name in ("wrong_pieces", "own_errors"):
+            require(0 <= getattr(self, name) <= 0.5, f"{name} is {getattr(self, name)}: it must be in [0, 0.5]")
         for name in ("ends", "lost_frames"):
             require(0 <= getattr(self, name) < 1, f"{name} is {getattr(self, name)}: it must be in [0, 1)")
 
@@ -63,7 +65,10 @@ class TransducerConfig(FrozenConfig):
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     batch_frames: int = 2048  # in one step, over all processes
-    speech_share: float = 0.25  # of them from training speech; the others from sentences
+    speech_share: float = 0.25  # of them from training speech
+    noise_share: float = 0.04  # of them from noise without speech; the others from sentences
+    noise_hours: float = 1.6  # of it, heard once; 0: none
+    own_errors_from: float = 0.5  # of the steps, after which contexts have its own errors
     blank_share: float = 0.08  # of the frames that CTC is sure are blank
     shards_open: int = 20  # that frames are drawn from, until the next takes the place of the first
     shard_steps: int = 50  # after which it does
@@ -80,11 +85,20 @@ class TransducerConfig(FrozenConfig):
         counts = ("batch_frames", "shards_open", "shard_steps", "log_every", "save_every", "evaluate_every")
         for name in ("peak_rate", "clip_norm", *counts):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
-        for name in ("weight_decay", "seed"):
+        for name in ("weight_decay", "seed", "noise_hours"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
         require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: it must be in [0, 1)")
-        for name in ("speech_share", "blank_share"):
+        for name in ("speech_share", "noise_share", "blank_share", "own_errors_from"):
             require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}: it must be in [0, 1]")
+        require(
+            self.speech_share + self.noise_share <= 1,
+            f"speech_share is {self.speech_share}, noise_share {self.noise_share}: wanted at most 1 together",
+        )
+
+    @property
+    def own_errors_step(self) -> int:
+        """The first step whose contexts have errors of its own."""
+        return round(self.own_errors_from * self.steps)
 
     def with_steps(self, steps: int) -> Self:
         """The same with another number of steps; the warm-up is at most half of them. raises: ConfigError"""

@@ -24,6 +24,7 @@ class Frames(NamedTuple):
     outputs: Tensor  # (B, W, C)
     absent: Tensor  # (B, W) bool
     context: Tensor  # (B, K)
+    own: Tensor  # (B, K) the context as it would have been said itself; the same while that is not known
     labels: Tensor  # (B,)
 
     @classmethod
@@ -37,6 +38,8 @@ class FrameSet:
 
     def __init__(self, file: FrameFile, config: HeadConfig, begin: int, blank_share: float, seed: int) -> None:
         """begin: the "piece" before the first. raises: BundleError for a file that is not whole"""
+        self.name = file.path.stem
+        self.own: Ints | None = None
         self._outputs, self._config = file.outputs(), config
         labels = file.labels.astype(np.int64)
         says = labels != _BLANK_ID
@@ -49,6 +52,7 @@ class FrameSet:
         place = np.cumsum(says) - says + config.context * (row + 1)
         self._pieces = np.full(int(says.sum()) + config.context * len(file.ends), begin)
         self._pieces[place[says]] = labels[says]
+        self._own_pieces = self._pieces
         self._said = place[self._frames]
         self.piece_counts = np.bincount(labels[says], minlength=begin)
 
@@ -65,8 +69,19 @@ class FrameSet:
         window = self._frames[numbers, None] + np.arange(-config.behind, config.ahead + 1)
         absent = (window < self._starts[numbers, None]) | (window >= self._ends[numbers, None])
         outputs = self._outputs[window.clip(0, len(self._outputs) - 1)].astype(np.float32)
-        context = self._pieces[self._said[numbers, None] + np.arange(-config.context, 0)]
-        return Frames(*map(torch.from_numpy, (outputs, absent, context, self._labels[numbers])))
+        before = self._said[numbers, None] + np.arange(-config.context, 0)
+        context, own = self._pieces[before], self._own_pieces[before]
+        return Frames(*map(torch.from_numpy, (outputs, absent, context, own, self._labels[numbers])))
+
+    @property
+    def begun(self) -> Ints:
+        """Numbers of the frames in which a piece begins, in their order."""
+        return np.flatnonzero(self._labels != _BLANK_ID)
+
+    def set_own(self, own: Ints) -> None:
+        """What a head says itself where a piece begins: contexts are told with these, too."""
+        self.own, self._own_pieces = own, self._pieces.copy()
+        self._own_pieces[self._said[self.begun]] = own
 
 
 class Shards:
@@ -103,9 +118,10 @@ def damaged(frames: Frames, head: HeadConfig, config: DamageConfig, piece_counts
     if head.ahead:
         seen = torch.where(torch.rand(rows, 1) < config.ends, torch.randint(head.ahead, (rows, 1)), seen)
     lost = (torch.rand(rows, head.window) < config.lost_frames) & (place != 0)
+    own = torch.rand(frames.context.shape) < 2 * config.own_errors * torch.rand(rows, 1)
     share = 2 * config.wrong_pieces * torch.rand(rows, 1)
     wrong = (torch.rand(frames.context.shape) < share) & (frames.context != begin)
     weights = torch.from_numpy(piece_counts).float()
     other = torch.multinomial(weights, frames.context.numel(), replacement=True).view_as(frames.context)
-    context = torch.where(wrong, other, frames.context)
+    context = torch.where(wrong, other, torch.where(own, frames.own, frames.context))
     return frames._replace(absent=frames.absent | (place > seen) | lost, context=context)

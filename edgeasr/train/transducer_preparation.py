@@ -1,14 +1,15 @@
-"""What a transducer is trained on, made once and kept: training speech as units, and sentences said with them."""
+"""What a transducer is trained on, made once and kept: training speech as units, sentences said with them, noise."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +18,20 @@ from edgeasr.errors import ConfigError
 from edgeasr.phones import read_dictionary
 from edgeasr.train.corpus import Corpus
 from edgeasr.train.frame_files import FrameFile, FrameWriter
+from edgeasr.train.noise_rows import noise_rows
 from edgeasr.train.processes import Observer, Place, Progress
 from edgeasr.train.recipe import Recipe
 from edgeasr.train.unit_selection import Listener, PoolPass, Script, Speaker, UnitConfig, UnitPool, write_shard
 
 _INPUTS = "inputs.json"
+
+
+class Prepared(NamedTuple):
+    """Files of frames."""
+
+    speech: list[FrameFile]  # passes over training speech
+    sentences: list[FrameFile]
+    noise: list[FrameFile]  # one, or none
 
 
 @dataclass(frozen=True)
@@ -32,17 +42,19 @@ class Preparation:
     text:       sentences, one a line
     dictionary: how their words are said
     hours:      of sentences, at least
+    noise_hours: of noise without speech, at least
     """
 
     recipe: Recipe
     text: Path
     dictionary: Path
     hours: float
+    noise_hours: float
     units: UnitConfig
     listener: Listener
 
-    def made(self, corpus: Corpus, place: Place, observer: Observer) -> tuple[list[FrameFile], list[FrameFile]]:
-        """Passes over training speech, and shards of sentences.
+    def made(self, corpus: Corpus, place: Place, observer: Observer) -> Prepared:
+        """Everything, in all processes.
 
         raises: ConfigError for a folder in which other things are made, a text that cannot be said, or a missing
             dictionary; KeyboardInterrupt when asked to stop
@@ -52,12 +64,15 @@ class Preparation:
             self._claim()
         place.wait()
         passes = self._passes(corpus, place, observer)
+        noise = self._noise(corpus, place, observer)
         place.wait()
         loaded = [FrameFile.load(path) for path in passes]
         pool = UnitPool(loaded, self.units.longest_phones[1])
         observer.report(f"units of {len(pool.phones):,} phones")
         speaker = Speaker(pool, self.listener, self.recipe.tokenizer, dictionary, self.units)
-        return loaded, self._shards(script, speaker, place, observer)
+        return Prepared(
+            loaded, self._shards(script, speaker, place, observer), [FrameFile.load(path) for path in noise]
+        )
 
     def _claim(self) -> None:
         """Remember what everything is made of. raises: ConfigError where it was something else"""
@@ -114,6 +129,26 @@ class Preparation:
             one.finish()
         hours = writer.num_frames * self.listener.config.frame_s / 3600
         observer.report(f"pass {number + 1} over the speech: {hours:.2f} h, {one.left_out} utterances left out")
+
+    def _noise(self, corpus: Corpus, place: Place, observer: Observer) -> list[Path]:
+        """The process whose turn it is after the passes hears it."""
+        path = self.recipe.directory / "noise" / f"{self.noise_hours:g}-h.safetensors"
+        if self.noise_hours and place.rank == self.units.passes % place.world and not path.exists():
+            self._write_noise(path, corpus, observer)
+        return [path] if self.noise_hours else []
+
+    def _write_noise(self, path: Path, corpus: Corpus, observer: Observer) -> None:
+        augment = corpus.collate.augment
+        assert augment is not None
+        wanted = math.ceil(self.noise_hours * 3600 / self.listener.config.frame_s)
+        with FrameWriter(path) as writer:
+            for row in noise_rows(self.listener, augment, self.units.seed):
+                _go_on(observer)
+                writer.add(row)
+                observer.watch(Progress("hearing noise", min(writer.num_frames, wanted), wanted))
+                if writer.num_frames >= wanted:
+                    break
+            writer.finish(self.listener.config.encoder.d_model)
 
     def _shards(self, script: Script, speaker: Speaker, place: Place, observer: Observer) -> list[FrameFile]:
         """Rounds of one shard a process, until the hours are there."""
