@@ -128,3 +128,18 @@ def test_export_does_not_overwrite_it_unless_forced(exported, bundle, file):
     assert Bundle.load(bundle).transducer is not None
     export(exported.checkpoint, bundle, ["onnx-fp32"], speech=exported.recording, force=True)
     assert Bundle.load(bundle).transducer is None
+
+
+def test_the_command_puts_one_in_and_takes_it_out(bundle, file, exported, tmp_path):
+    source = ("--source", "a text", "--licence", "CC0-1.0")
+    done = edgeasr("transducer", "add", bundle, file, *source)
+    assert (done.code, done.out) == (0, f"Wrote {bundle}\n")
+    assert Bundle.load(bundle).transducer.sources == tuple(SOURCES)
+    done = edgeasr("transducer", "remove", bundle, "--output", tmp_path / "plain.edgeasr")
+    assert done.code == 0
+    assert Bundle.load(tmp_path / "plain.edgeasr").files == exported.bundle.files
+    assert Bundle.load(bundle).transducer is not None
+    done = edgeasr("transducer", "remove", tmp_path / "plain.edgeasr")
+    assert (done.code, "has no transducer" in done.err) == (2, True)
+    done = edgeasr("transducer", "add", bundle, tmp_path / "no.npz", *source)
+    assert (done.code, "no.npz" in done.err, "Traceback" in done.err) == (2, True, False)

@@ -32,6 +32,7 @@ COMMANDS = (
     "bench",
     "devices",
     "lm",
+    "transducer",
     "memory",
     "service",
     "doctor",
