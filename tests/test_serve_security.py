@@ -1,5 +1,6 @@
 import asyncio
 import json
+import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -185,6 +186,25 @@ def test_connections_over_the_limit_are_told_to_come_again():
     assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n")
     assert b"2 connections, as many as it takes" in answer
     assert (status, refused) == (200, 1)
+
+
+def test_who_is_gone_before_it_is_told_to_come_again_leaves_no_trace():
+    faults = []
+
+    async def ask():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: faults.append(context))
+        async with served(max_connections=1) as server:
+            _, held = await asyncio.open_connection("127.0.0.1", server.port)
+            socket.create_connection(("127.0.0.1", server.port)).close()  # before anybody accepts it
+            while not (refused := server.metric("edgeasr_refused_total", reason="connections")):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            held.close()
+            await held.wait_closed()
+            return refused
+
+    assert run(ask()) == 1
+    assert faults == []
 
 
 @pytest.mark.parametrize("head", [b"", b"GET /health HTTP/1.1\r\nHost: local"])

@@ -8,6 +8,7 @@ import json
 import socket
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -157,5 +158,6 @@ class _Refusal(asyncio.Protocol):
         )
         # What the client sends has to be read, or its system would drop the answer.
         if transport.can_write_eof():
-            transport.write_eof()
+            with suppress(OSError):  # it went away
+                transport.write_eof()
         asyncio.get_running_loop().call_later(_REFUSED_S, transport.abort)
