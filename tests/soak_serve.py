@@ -275,10 +275,12 @@ async def soak(options: argparse.Namespace) -> dict[str, Any]:
     spoken = voices(options.seconds)
     limits = ("--max-streams", str(options.streams), "--decoder", options.decoder, "--idle", "5")
     limits += ("--workers", str(options.workers))
+    if options.model:
+        limits += ("--model", str(options.model))
     report: dict[str, Any] = {"decoder": options.decoder, "workers": options.workers}
     with serving(*limits) as server:
         if "load" in options.parts:
-            recognizer = Recognizer(decoder=options.decoder, gate=GateConfig())
+            recognizer = Recognizer(options.model, decoder=options.decoder, gate=GateConfig())
             wanted = [alone(recognizer, voice) for voice in spoken]
             report["load"] = await many_streams(server, options.streams, spoken, wanted)
         if "readers" in options.parts:
@@ -298,6 +300,7 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--decoder", choices=("greedy", "lm"), default="greedy")
+    parser.add_argument("--model", type=Path, help="of another bundle than the bundled one")
     print(json.dumps(asyncio.run(soak(parser.parse_args()))))
 
 
