@@ -1,0 +1,192 @@
+"""The sum over the alignments near a known one, by which a transducer is trained on (Graves 2012, arXiv 1211.3711).
+
+One piece a frame at most, as it decodes (Tripathi et al. 2019, monotonic transducers), and every piece begins within
+some frames of where it was aligned (Mahadeokar et al. 2020, arXiv 2011.03072): few of all pairs of a frame and what
+was said before it are on such a path, and no others are scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgeasr.train.crf import Doubles
+from edgeasr.train.ctc_alignment import Ints
+
+_BLANK_ID = 0
+_NOWHERE = -1
+
+
+class Aligned(NamedTuple):
+    """An utterance of F frames and U pieces, as aligned; F is 1 or more.
+
+    times:  (F,) when each frame is, rising: those of sure blanks are left out
+    starts: (U,) which of the frames each piece begins in, rising
+    pieces: (U,) token ids
+    """
+
+    times: Ints
+    starts: Ints
+    pieces: Ints
+
+
+class _Nodes(NamedTuple):
+    """Places of one utterance, by their frames."""
+
+    frame: Ints
+    said: Ints
+    piece: Ints
+    blank_to: Ints
+    piece_to: Ints
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """What paths through B utterances pass: N nodes, each a frame and the pieces before it, first frames first.
+
+    From a node a path goes on to another of the next frame, with a blank or with the next piece; behind the last frame
+    to N + b, the end of utterance b; where it may not, to N + B, which is nowhere.
+    """
+
+    frame: Ints  # (N,) counted through the frames of all utterances
+    context: Ints  # (N,) counted through their contexts: one more each than pieces
+    piece: Ints  # (N,) that may begin, or that could begin elsewhere; the blank where none is left
+    utterance: Ints  # (N,)
+    blank_to: Ints  # (N,)
+    piece_to: Ints  # (N,)
+    levels: Ints  # (L + 1,) where the nodes of first, second and later frames begin
+
+    @classmethod
+    def of(cls, utterances: Sequence[Aligned], before: int, after: int) -> Lattice:
+        """Pieces begin up to so many frames before and after where they were aligned."""
+        made = [_nodes(one, before, after) for one in utterances]
+        counts = np.array([len(nodes.frame) for nodes in made])
+        level = np.concatenate([nodes.frame for nodes in made])
+        order = np.argsort(level, kind="stable")
+        number = np.empty_like(order)
+        number[order] = np.arange(len(order))
+
+        def linked(which: str) -> Ints:
+            """Numbers of nodes of an utterance to those of all."""
+            first, total = np.cumsum(counts) - counts, len(order)
+            parts = []
+            for b, nodes in enumerate(made):
+                to = getattr(nodes, which)
+                numbers = np.concatenate([number[first[b] : first[b] + counts[b]], [total + b, total + len(made)]])
+                parts.append(numbers[to])
+            return np.concatenate(parts)[order]
+
+        frames = np.array([len(one.times) for one in utterances])
+        contexts = np.array([len(one.pieces) + 1 for one in utterances])
+        utterance = np.repeat(np.arange(len(made)), counts)
+        return cls(
+            frame=(level + (np.cumsum(frames) - frames)[utterance])[order],
+            context=(np.concatenate([nodes.said for nodes in made]) + (np.cumsum(contexts) - contexts)[utterance])[
+                order
+            ],
+            piece=np.concatenate([nodes.piece for nodes in made])[order],
+            utterance=utterance[order],
+            blank_to=linked("blank_to"),
+            piece_to=linked("piece_to"),
+            levels=np.searchsorted(level[order], np.arange(level.max() + 2)),
+        )
+
+    @property
+    def num_utterances(self) -> int:
+        """B."""
+        return int(self.levels[1])  # before its first frame nothing was said
+
+    def sums(self, blank: Doubles, piece: Doubles) -> tuple[Doubles, Doubles, Doubles]:
+        """Log-probabilities of going on with a blank and with the piece, (N,) each, to those of all paths together.
+
+        returns: (B,) their log, and the shares of them that go on with a blank and with the piece, (N,) each
+        """
+        came = self._came(blank, piece)
+        left = self._left(blank, piece)
+        nodes = len(self.frame)
+        totals = left[: self.num_utterances]
+        so_far = came[:nodes] - totals[self.utterance]
+        return totals, np.exp(so_far + blank + left[self.blank_to]), np.exp(so_far + piece + left[self.piece_to])
+
+    def _came(self, blank: Doubles, piece: Doubles) -> Doubles:
+        """The log-weight of all paths to each node; the ends are left out."""
+        nodes = len(self.frame)
+        came = np.full(nodes + self.num_utterances + 1, -np.inf)
+        came[: self.num_utterances] = 0.0
+        for here in self._in_turn():
+            with_blank, with_piece = self.blank_to[here], self.piece_to[here]
+            # No two blanks go to one node, and no two pieces.
+            came[with_blank] = np.logaddexp(came[with_blank], came[here] + blank[here])
+            came[with_piece] = np.logaddexp(came[with_piece], came[here] + piece[here])
+            came[-1] = -np.inf
+        return came
+
+    def _left(self, blank: Doubles, piece: Doubles) -> Doubles:
+        """The log-weight of all paths from each node to the end of its utterance."""
+        left = np.zeros(len(self.frame) + self.num_utterances + 1)
+        left[-1] = -np.inf
+        for here in reversed(list(self._in_turn())):
+            left[here] = np.logaddexp(blank[here] + left[self.blank_to[here]], piece[here] + left[self.piece_to[here]])
+        return left
+
+    def _in_turn(self) -> Iterator[slice]:
+        return (slice(start, stop) for start, stop in zip(self.levels[:-1], self.levels[1:], strict=True))
+
+
+def _nodes(one: Aligned, before: int, after: int) -> _Nodes:
+    """Those of one utterance: with F frames and U pieces, its end is numbered -2 and nowhere -1."""
+    frames, pieces, aligned = len(one.times), len(one.pieces), one.times[one.starts]
+    infinite = np.iinfo(np.int64)
+    earliest = np.concatenate([[infinite.min], aligned - before + 1])  # one piece before it, at its earliest
+    latest = np.concatenate([aligned + after, [infinite.max]])
+    there = (one.times[:, None] >= earliest) & (one.times[:, None] <= latest)
+    # As many pieces as there were frames, at most, and as are left for the others.
+    left = np.arange(frames)[:, None] - np.arange(pieces + 1)
+    there &= (left >= 0) & (left <= frames - pieces)
+    frame, said = np.nonzero(there)
+    numbers = np.full((frames + 1, pieces + 2), _NOWHERE)
+    numbers[frame, said] = np.arange(len(frame))
+    numbers[frames, pieces] = _NOWHERE - 1
+    begins = np.concatenate([aligned - before, [infinite.max]])[said] <= one.times[frame]
+    return _Nodes(
+        frame,
+        said,
+        np.concatenate([one.pieces, [_BLANK_ID]])[said],
+        numbers[frame + 1, said],
+        np.where(begins, numbers[frame + 1, said + 1], _NOWHERE),
+    )
+
+
+class _LogSums(torch.autograd.Function):
+    """The logs of the sums, whose gradients are the shares."""
+
+    @staticmethod
+    def forward(ctx: Any, blank: Tensor, piece: Tensor, lattice: Lattice) -> Tensor:
+        weights: list[NDArray[Any]] = [part.detach().cpu().double().numpy() for part in (blank, piece)]
+        totals, *shares = (torch.from_numpy(array).to(blank) for array in lattice.sums(weights[0], weights[1]))
+        ctx.save_for_backward(*shares, torch.from_numpy(lattice.utterance).to(blank.device))
+        return totals
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        blank, piece, utterance = ctx.saved_tensors
+        gradient = gradients[0][utterance]
+        return gradient * blank, gradient * piece, None
+
+
+def lattice_loss(scores: Tensor, lattice: Lattice) -> Tensor:
+    """-log of the probability of all paths of each utterance, (B,).
+
+    scores: (N, V), log-probabilities but for a constant; the blank is the first token
+    """
+    whole = scores.logsumexp(-1)
+    piece = torch.from_numpy(lattice.piece).to(scores.device)
+    blank, said = scores[:, _BLANK_ID] - whole, scores.gather(1, piece[:, None])[:, 0] - whole
+    totals: Tensor = _LogSums.apply(blank, said, lattice)  # type: ignore[no-untyped-call]
+    return -totals
