@@ -3,7 +3,6 @@ import dataclasses
 import shutil
 import sys
 from dataclasses import replace
-from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,15 +16,12 @@ from torch import nn
 from edgeasr.bundle import Bundle
 from edgeasr.errors import BundleError, ConfigError
 from edgeasr.tokenizer import CHARACTERS, Tokenizer
-from edgeasr.train import own_pieces as own_module
 from edgeasr.train import transducer as command
 from edgeasr.train.checkpoint import Checkpoint, load_tensors
-from edgeasr.train.frame_files import FrameFile, FrameWriter, HeardRow
+from edgeasr.train.frame_files import FrameFile
 from edgeasr.train.loop import RESUME
-from edgeasr.train.processes import Place
 from edgeasr.train.transducer import TransducerJob, train
-from edgeasr.train.transducer_config import DamageConfig, HeadConfig, TransducerConfig
-from edgeasr.train.transducer_frames import Frames, FrameSet, Shards, damaged
+from edgeasr.train.transducer_config import DamageConfig, HeadConfig, LatticeConfig, TransducerConfig
 from edgeasr.train.transducer_head import TransducerHead
 from edgeasr.train.unit_selection import UnitConfig
 from edgeasr.transducer import Transducer
@@ -37,6 +33,7 @@ UNITS = UnitConfig(passes=2, longest_phones=(2, 4), pause_frames=(0, 2), words=(
 CONFIG = TransducerConfig(
     head=HEAD,
     units=UNITS,
+    lattice=LatticeConfig(steps=30, warmup_steps=2, peak_rate=1e-3, ema_decay=0.9, utterances=24, before=2, after=2),
     steps=120,
     warmup_steps=3,
     peak_rate=5e-3,
@@ -135,6 +132,15 @@ def test_at_first_it_says_what_the_emissions_say():
     torch.testing.assert_close(scores, head.log_probs(outputs[:, HEAD.behind]))
 
 
+@torch.no_grad()
+def test_frames_are_scored_with_the_contexts_that_are_named():
+    head, outputs = weighty(), torch.randn(3, HEAD.window, C)
+    absent, context = torch.rand(3, HEAD.window) < 0.3, torch.randint(0, V, (2, HEAD.context))
+    pairs = torch.tensor([[0, 2, 2, 1], [1, 1, 0, 1]])
+    want = head(outputs[pairs[0]], absent[pairs[0]], context[pairs[1]])
+    torch.testing.assert_close(head(outputs, absent, context, pairs), want)
+
+
 def test_what_is_absent_does_not_count():
     head, outputs = weighty(), torch.randn(2, HEAD.window, C)
     absent = torch.zeros(2, HEAD.window, dtype=torch.bool)
@@ -149,116 +155,6 @@ def test_what_is_absent_does_not_count():
 def test_a_model_whose_emissions_do_not_tell_its_output_is_refused():
     with pytest.raises(ConfigError, match="29 tokens and 29 channels, wanted more tokens than channels"):
         TransducerHead(nn.Linear(29, 29), HEAD)
-
-
-# Frames
-
-
-@pytest.fixture
-def file(tmp_path) -> FrameFile:
-    """Two rows whose outputs are the numbers of their frames."""
-    labels = [np.array([0, 5, 0, 7, 0, 0]), np.array([3, 0, 0, 4])]
-    blanks = [np.log([0.9, 0.5, 0.99, 0.5, 0.99, 0.99]), np.log([0.99, 0.99, 0.3, 0.3])]
-    with FrameWriter(tmp_path / "rows.safetensors") as writer:
-        for i, (label, blank) in enumerate(zip(labels, blanks, strict=True)):
-            numbers = np.arange(len(label)) + 10 * i
-            writer.add(HeardRow(np.repeat(numbers[:, None], C, axis=1), label, blank))
-        writer.finish(C)
-    return FrameFile.load(tmp_path / "rows.safetensors")
-
-
-def test_frames_have_what_is_around_them_and_what_was_said_before(file):
-    frames = FrameSet(file, HEAD, V, blank_share=0.0, seed=1)
-    # All but the sure blanks: 0, 1 and 3 of the first row, 0, 2 and 3 of the second, where 0 begins a piece.
-    got = frames.frames(np.arange(len(frames)))
-    assert got.labels.tolist() == [0, 5, 7, 3, 0, 4]
-    begin = [V, V, V]
-    assert got.context.tolist() == [begin, begin, [V, V, 5], begin, [V, V, 3], [V, V, 3]]
-    assert got.outputs[:, HEAD.behind, 0].tolist() == [0, 1, 3, 10, 12, 13]
-    assert got.absent.int().tolist() == [
-        [1, 1, 0, 0, 0, 0],
-        [0 + 1, 0, 0, 0, 0, 0],
-        [0, 0, 0, 0, 0, 1],
-        [1, 1, 0, 0, 0, 0],
-        [0, 0, 0, 0, 1, 1],
-        [0, 0, 0, 1, 1, 1],
-    ]
-    assert got.outputs[2, :5, 0].tolist() == [1, 2, 3, 4, 5]
-    assert frames.piece_counts[[3, 4, 5, 7]].tolist() == [1, 1, 1, 1]
-    assert len(FrameSet(file, HEAD, V, blank_share=1.0, seed=1)) == 10
-
-
-def test_what_is_said_itself_stands_where_the_true_pieces_stand(file):
-    frames = FrameSet(file, HEAD, V, blank_share=1.0, seed=1)
-    numbers = np.arange(len(frames))
-    before = frames.frames(numbers)
-    assert torch.equal(before.own, before.context)
-    assert before.labels[frames.begun].tolist() == [5, 7, 3, 4]
-    frames.set_own(np.array([15, 17, 13, 14]))
-    got = frames.frames(numbers)
-    assert torch.equal(got.context, before.context)
-    mistakes = {5: 15, 7: 17, 3: 13, 4: 14, V: V}
-    assert got.own.tolist() == [[mistakes[piece] for piece in row] for row in before.context.tolist()]
-
-
-@torch.no_grad()
-def test_what_it_says_itself_is_the_best_piece_given_the_true_ones(file, monkeypatch):
-    monkeypatch.setattr(own_module, "_AT_ONCE", 1)
-    head, frames = weighty(), FrameSet(file, HEAD, V, blank_share=1.0, seed=1)
-    asked = frames.frames(frames.begun)
-    scores = head(asked.outputs, asked.absent, asked.context)
-    want = (scores[:, 1:].argmax(-1) + 1).tolist()
-    assert scores.argmax(-1).tolist() != want  # else the blank would not count
-    got = own_module.own_pieces(head.train(), frames, Place(), bf16=False)
-    assert got.tolist() == want
-    monkeypatch.setattr(Place, "sum", lambda place, tensor: None)
-    first, second = (own_module.own_pieces(head, frames, Place(rank, 2), bf16=False) for rank in (0, 1))
-    assert [first.tolist(), second.tolist()] == [[want[0], 0, want[2], 0], [0, want[1], 0, want[3]]]
-
-
-def test_damage_is_of_the_share_that_is_asked_for():
-    torch.manual_seed(0)
-    rows = 4000
-    frames = Frames(
-        torch.zeros(rows, HEAD.window, 1),
-        torch.zeros(rows, HEAD.window, dtype=torch.bool),
-        torch.tensor([[V, 1, 1]]).expand(rows, 3),
-        torch.tensor([[V, 5, 5]]).expand(rows, 3),
-        torch.zeros(rows, dtype=torch.int64),
-    )
-    counts = np.zeros(V, np.int64)
-    counts[[2, 3]] = 1, 3
-    got = damaged(frames, HEAD, DamageConfig(wrong_pieces=0.2, own_errors=0.0, ends=0.5, lost_frames=0.0), counts)
-    assert (got.context[:, 0] == V).all()
-    wrong = got.context[:, 1:][got.context[:, 1:] != 1]
-    assert len(wrong) / (2 * rows) == pytest.approx(0.2, abs=0.02)
-    assert (wrong == 3).float().mean().item() == pytest.approx(0.75, abs=0.04)
-    assert not got.absent[:, : HEAD.behind + 1].any()
-    share = got.absent[:, HEAD.behind + 1 :].float().mean(dim=0)
-    torch.testing.assert_close(share, 0.5 * torch.tensor([1 / 3, 2 / 3, 1.0]), atol=0.03, rtol=0)
-    own = damaged(frames, HEAD, DamageConfig(wrong_pieces=0.0, own_errors=0.2), counts).context
-    assert (own[:, 0] == V).all()
-    assert (own[:, 1:] == 5).float().mean().item() == pytest.approx(0.2, abs=0.02)
-    assert (own[:, 1:] == 1).float().mean().item() == pytest.approx(0.8, abs=0.02)
-    # Some contexts have many of them, others none.
-    assert (own[:, 1:] == 5).all(dim=1).float().mean().item() == pytest.approx(0.4**2 / 3, abs=0.02)
-    lost = damaged(frames, HEAD, DamageConfig(wrong_pieces=0.0, own_errors=0.0, ends=0.0, lost_frames=0.3), counts)
-    assert torch.equal(lost.context, frames.context)
-    assert not lost.absent[:, HEAD.behind].any()
-    assert lost.absent.float().mean().item() == pytest.approx(0.3 * 5 / 6, abs=0.02)
-
-
-def test_shards_take_turns_and_each_is_open_as_long(file):
-    files = [replace(file, path=file.path) for _ in range(5)]
-    shards = Shards(files, CONFIG, V)
-    opened = []
-    for step in range(0, 125, 5):
-        sets = shards.at(step)
-        assert len(sets) <= CONFIG.shards_open
-        assert [id(one) for one in shards.at(step + 4)] == [id(one) for one in sets]
-        opened.append(sets)
-    # The next ones but one are kept.
-    assert all({id(a) for a in now} & {id(b) for b in then} for now, then in pairwise(opened))
 
 
 # Training
@@ -288,14 +184,17 @@ def losses(lines: list[str]) -> list[float]:
 
 
 def test_it_learns_and_writes_a_transducer_that_decodes(straight, trained):
-    assert (straight.outcome.step, straight.outcome.finished) == (120, True)
+    assert (straight.outcome.step, straight.outcome.finished) == (150, True)
     found = losses(straight.lines)
-    assert len(found) == 120
-    assert np.mean(found[-10:]) < 0.3 * np.mean(found[:3])
+    assert len(found) == 150
+    assert np.mean(found[110:120]) < 0.3 * np.mean(found[:3])
+    assert np.mean(found[-10:]) < 0.9 * np.mean(found[120:123])
     transducer = Transducer.unpacked(straight.job.output.read_bytes(), "it")
     assert (transducer.vocabulary_size, transducer.behind, transducer.ahead) == (V, 2, 3)
     rates = [float(line.rpartition(" ")[2]) for line in straight.lines if "wer/dev" in line]
-    assert len(rates) == 2
+    assert len(rates) == 3
+    stages = [line.partition(":")[0] for line in straight.lines if "wer/dev" in line]
+    assert stages[1:] == ["step 120 of 150, aligned frames", "step 150 of 150, nearby alignments"]
     assert straight.outcome.best == pytest.approx(min(rates), abs=1e-4)
     assert rates[-1] < 0.6
     assert any("h of sentences" in line for line in straight.lines)
@@ -315,6 +214,13 @@ class Stop:
         return self.left < 0
 
 
+def stopped(one: TransducerJob, last: int) -> int:
+    """Train up to a step. returns: where it stopped"""
+    asked = Stop(10**6)
+    stop = f"step {last} of "
+    return train(one, lambda line: setattr(asked, "left", 0) if line.startswith(stop) else None, asked).step
+
+
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(straight, trained, tmp_path):
     one = job(trained, tmp_path, text=straight.job.text)
     asked = Stop(10**6)
@@ -325,6 +231,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(straight, trained, t
     outcome = train(one, lambda line: setattr(asked, "left", 7) if "parameters" in line else None, asked)
     assert (outcome.step, outcome.finished) == (8, False)
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("s*/*")}
+    # At the end of a stage, behind its first step, and somewhere.
+    for last in (120, 121, 137):
+        assert stopped(one, last) == last
     assert train(one, lambda line: None).finished
     assert {path: path.stat().st_mtime_ns for path in made} == made
     ours, theirs = (load_tensors(folder / "run" / RESUME)[0] for folder in (tmp_path, straight.folder))
@@ -342,22 +251,16 @@ def test_what_it_said_itself_is_kept_with_the_weights(straight, monkeypatch, tmp
         return 1 + (int(head.gain.detach() * 2**22) + np.arange(len(frames.begun))) % (V - 1)
 
     monkeypatch.setattr(command, "own_pieces", told)
-    config = replace(CONFIG, steps=60, damage=DamageConfig(own_errors=0.5), noise_hours=0.0)
+    lattice = replace(CONFIG.lattice, steps=20)
+    config = replace(CONFIG, steps=40, lattice=lattice, damage=DamageConfig(own_errors=0.5), noise_hours=0.0)
     weights = []
-    for name, stops in (("straight", ()), ("stopped", (8, 13, 20, 21, 42))):
+    for name, stops in (("straight", ()), ("stopped", (8, 13, 20, 21, 42, 55))):
         folder = tmp_path / name
         shutil.copytree(straight.folder / "run", folder, ignore=shutil.ignore_patterns(RESUME, "*.npz"))
         run = replace(straight.job.recipe.run, directory=str(folder))
         one = replace(straight.job, recipe=replace(straight.job.recipe, run=run), config=config)
-        asked = Stop(10**6)
-
-        def report(line, asked=asked, stops=stops):
-            if line.startswith(tuple(f"step {stop} of" for stop in stops)):
-                asked.left = 0
-
         for stop in stops:
-            asked.left = 10**6
-            assert train(one, report, asked).step == stop
+            assert stopped(one, stop) == stop
         assert train(one, lambda line: None).finished
         weights.append(load_tensors(folder / RESUME)[0])
     assert weights[0].keys() == weights[1].keys()
@@ -391,7 +294,9 @@ def test_two_processes_share_the_work(straight, trained, tmp_path):
     for path in ones:
         twin = FrameFile.load(tmp_path / "run" / "sentences" / path.name)
         assert twin.labels.tolist() == FrameFile.load(path).labels.tolist()
-    assert np.mean(losses(lines)[-10:]) < 0.7 * np.mean(losses(lines)[:3])
+    found = losses(lines)
+    assert np.mean(found[30:40]) < 0.7 * np.mean(found[:3])
+    assert np.mean(found[-10:]) < np.mean(found[40:43])
 
 
 def test_frames_of_something_else_are_not_taken(straight, trained, tmp_path):
@@ -448,6 +353,10 @@ def test_what_does_not_fit_together_is_refused_at_once(trained, toy_recipe, toy_
         ({"own_errors_from": -0.1}, "own_errors_from is -0.1"),
         ({"noise_hours": -1.0}, "noise_hours is -1"),
         ({"weight_decay": -1.0}, "weight_decay is -1"),
+        ({"lattice": {"before": -1}}, "before is -1"),
+        ({"lattice": {"utterances": 0}}, "utterances is 0"),
+        ({"lattice": {"ema_decay": 1.0}}, "ema_decay is 1"),
+        ({"lattice": {"steps": 5, "warmup_steps": 5}}, "warmup_steps is 5, steps 5: wanted warmup_steps < steps"),
         ({"head": {"ahead": -1}}, "ahead is -1"),
         ({"head": {"width": 0}}, "width is 0"),
         ({"head": {"dropout": 1.0}}, "dropout is 1"),
@@ -457,7 +366,7 @@ def test_what_does_not_fit_together_is_refused_at_once(trained, toy_recipe, toy_
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
-    parts = {"head": HeadConfig, "damage": DamageConfig}
+    parts = {"head": HeadConfig, "damage": DamageConfig, "lattice": LatticeConfig}
 
     def build():
         made = {name: parts[name](**value) if name in parts else value for name, value in settings.items()}
@@ -492,7 +401,7 @@ def call(trained, toy_folder, exported, tmp_path, monkeypatch, capsys):
 
     def run(*more: object, text: str = "text") -> SimpleNamespace:
         given = (tmp_path / "recipe.toml", checkpoint, "--text", tmp_path / text, "--directory", tmp_path / "run")
-        arguments = (*given, "--hours", "0.01", "--steps", "4", *more)
+        arguments = (*given, "--hours", "0.01", "--steps", "4", "--lattice-steps", "2", *more)
         monkeypatch.setattr(sys, "argv", ["transducer", *map(str, arguments)])
         code = 0
         try:
@@ -510,7 +419,8 @@ def test_the_command_trains_and_puts_the_transducer_into_a_bundle(call, exported
     shutil.copytree(exported.bundle.path, bundle)
     done = call("--bundle", bundle, "--source", "a text", "--licence", "CC0-1.0")
     assert (done.code, done.err) == (0, "")
-    assert "step 4 of 4: wer/dev" in done.out
+    assert "step 4 of 6, aligned frames: wer/dev" in done.out
+    assert "step 6 of 6, nearby alignments: wer/dev" in done.out
     assert done.out.endswith(f"Wrote {tmp_path / 'run' / 'transducer.npz'}\nWrote {bundle}\n")
     made = Bundle.load(bundle)
     assert made.content(made.transducer.file) == (tmp_path / "run" / "transducer.npz").read_bytes()

@@ -3,7 +3,8 @@
     python -m edgeasr.train.transducer RECIPE CHECKPOINT --text sentences.txt.xz --hours 300 --directory runs/transducer
 
 Every frame has a label, the piece that begins in it on the best CTC path, and is learned by cross entropy (Hu et al.
-2020, arXiv 2005.00572): no sum over alignments, and frames may be drawn one by one. Sentences come from text by
+2020, arXiv 2005.00572): no sum over alignments, and frames may be drawn one by one. What that has taught goes on with
+whole utterances and the sum over the alignments near that path. Sentences come from text by
 `edgeasr.train.unit_selection`, a share of the frames from the training speech itself, some from noise alone.
 """
 
@@ -20,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -33,16 +33,17 @@ from edgeasr.phones import PHONES
 from edgeasr.tokenizer import Tokenizer
 from edgeasr.train.checkpoint import Checkpoint
 from edgeasr.train.corpus import Corpus
-from edgeasr.train.loop import RESUME, computes_bf16, learning_rate
+from edgeasr.train.loop import RESUME, computes_bf16
 from edgeasr.train.optimizer import Optimizer
 from edgeasr.train.own_pieces import own_pieces
 from edgeasr.train.processes import Observer, Outcome, Place, Progress, never, run_in_processes
 from edgeasr.train.recipe import OptimizerConfig, Recipe
 from edgeasr.train.resume import RunState, Standing, restore_run, save_run
 from edgeasr.train.transducer_config import TransducerConfig
-from edgeasr.train.transducer_frames import Frames, FrameSet, Shards, damaged
+from edgeasr.train.transducer_frames import FrameSet, Shards
 from edgeasr.train.transducer_head import TransducerHead
 from edgeasr.train.transducer_preparation import Preparation
+from edgeasr.train.transducer_stages import FrameStage, LatticeStage, Sets, Stage
 from edgeasr.train.transducer_validation import HeardDev
 from edgeasr.train.unit_selection import Listener
 from edgeasr.transducer import Transducer
@@ -124,6 +125,8 @@ class TransducerTrainer:
         self.head = TransducerHead(encoder.emission, self.config.head).to(self.device)
         optimizer = OptimizerConfig(weight_decay=self.config.weight_decay)
         self.state = RunState(self.head, self._parameters(), Optimizer(self.head, optimizer))
+        self.stages = (FrameStage(job.config, place.world), LatticeStage(job.config, place.world))
+        self.steps = sum(stage.steps for stage in self.stages)
         self.step, self.best, self.stopping = 0, math.inf, False
 
     def run(self) -> Outcome:
@@ -134,9 +137,9 @@ class TransducerTrainer:
             self.model = DistributedDataParallel(self.head)
         parameters = sum(parameter.numel() for parameter in self.head.parameters())
         self.observer.report(f"{parameters:,} parameters, {self.place.world} processes, step {self.step}")
-        if self.step < self.config.steps:
+        if self.step < self.steps:
             self._train()
-        return Outcome(self.step, self.step >= self.config.steps, self.best)
+        return Outcome(self.step, self.step >= self.steps, self.best)
 
     def begin(self) -> None:
         """Prepare the frames; go on from the last save where there is one."""
@@ -167,11 +170,12 @@ class TransducerTrainer:
     def _train(self) -> None:
         losses: list[float] = []
         config = self.config
-        while self.step < config.steps and not self.stopping:
+        while self.step < self.steps and not self.stopping:
+            stage, number = self._stage(self.step)
             losses.append(self.train_step())
             self.step += 1
-            self.observer.watch(Progress("training", self.step, config.steps, f"loss {losses[-1]:.4f}"))
-            last = self.step >= config.steps
+            self.observer.watch(Progress(stage.name, self.step, self.steps, f"loss {losses[-1]:.4f}"))
+            last = number + 1 == stage.steps
             if self.step % config.log_every == 0 or last:
                 self._log({"loss": float(np.mean(losses))})
                 losses = []
@@ -181,39 +185,44 @@ class TransducerTrainer:
             if self.step % config.save_every == 0 or last or self.stopping:
                 self._save()
 
+    def _stage(self, step: int) -> tuple[Stage, int]:
+        """The stage of a step, and which of its steps that is."""
+        first = self.stages[0]
+        return (first, step) if step < first.steps else (self.stages[1], step - first.steps)
+
     def train_step(self) -> float:
         """One step of the optimiser. returns: the loss of this process"""
-        config = self.config
+        stage, number = self._stage(self.step)
+        if number == 0:
+            self._begin_stage()
         self._learn_own_errors()
-        torch.manual_seed(hash((config.seed, self.step, self.place.rank)) % 2**63)
-        frames = damaged(self._drawn(), config.head, config.damage, self.piece_counts)
-        frames = Frames(*(part.to(self.device) for part in frames))
+        torch.manual_seed(hash((self.config.seed, self.step, self.place.rank)) % 2**63)
+        rng = np.random.default_rng([self.config.seed, self.step, self.place.rank])
         self.model.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            scores = self.model(frames.outputs, frames.absent, frames.context)
-        loss = F.cross_entropy(scores.float(), frames.labels)
+        sets = Sets(self.speech, self.shards.at(self.step), self.noise, self.piece_counts)
+        loss = stage.loss(self._scores, sets, rng)
         self.head.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.head.parameters(), config.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.head.parameters(), self.config.clip_norm)
         if bool(torch.isfinite(norm)):
-            rate = learning_rate(self.step, config.peak_rate, config.warmup_steps, config.steps)
-            self.state.optimizer.step(rate)
-            decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
+            self.state.optimizer.step(stage.rate(number))
+            decay = min(stage.ema_decay, (1 + number) / (10 + number))
             for name, parameter in self.head.named_parameters():
                 self.state.average[name].lerp_(parameter.detach(), 1 - decay)
         return float(loss.detach())
 
-    def _drawn(self) -> Frames:
-        """Frames of this step for this process: of one pass over training speech, of noise, of every open shard."""
-        config = self.config
-        rng = np.random.default_rng([config.seed, self.step, self.place.rank])
-        count = max(1, config.batch_frames // self.place.world)
-        shares = [(self.speech[int(rng.integers(len(self.speech)))], round(count * config.speech_share))]
-        shares += [(one, round(count * config.noise_share)) for one in self.noise]
-        left = max(0, count - sum(share for _, share in shares))
-        sets = self.shards.at(self.step)
-        shares += [(one, (left + i) // len(sets)) for i, one in enumerate(sets)]
-        return Frames.joined([one.draw(share, rng) for one, share in shares if share])
+    @torch.no_grad()
+    def _begin_stage(self) -> None:
+        """From the averaged weights, and without a memory of earlier gradients."""
+        for name, parameter in self.head.named_parameters():
+            parameter.copy_(self.state.average[name])
+        self.state.optimizer.restore({})
+
+    def _scores(self, outputs: Tensor, absent: Tensor, context: Tensor, pairs: Tensor | None) -> Tensor:
+        given = [None if part is None else part.to(self.device) for part in (outputs, absent, context, pairs)]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            scores: Tensor = self.model(*given)
+        return scores.float()
 
     def _with_pieces(self) -> list[FrameSet]:
         """What is drawn from in this step, but noise."""
@@ -266,11 +275,12 @@ class TransducerTrainer:
             own = {one.name: one.own for one in self._with_pieces() if one.own is not None}
             self.state.more.update((name, torch.from_numpy(pieces).short()) for name, pieces in own.items())
             save_run(path, self.state, standing, self.config.head, self.place.world)
-            self.observer.watch(Progress("saved", self.step, self.config.steps))
+            self.observer.watch(Progress("saved", self.step, self.steps))
 
     def _log(self, values: Mapping[str, float]) -> None:
         line = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
-        self.observer.report(f"step {self.step} of {self.config.steps}: {line}")
+        stage, _ = self._stage(self.step - 1)
+        self.observer.report(f"step {self.step} of {self.steps}, {stage.name}: {line}")
 
 
 def train(job: TransducerJob, report: Callable[[str], None] = print, stop: Callable[[], bool] = never) -> Outcome:
@@ -300,7 +310,10 @@ def _arguments() -> argparse.Namespace:
         "--noise-hours", type=float, default=DEFAULTS.noise_hours, help="of noise to be silent in; 0: none"
     )
     parser.add_argument("--directory", type=Path, required=True, help="folder for everything that is written")
-    parser.add_argument("--steps", type=int, default=DEFAULTS.steps)
+    parser.add_argument("--steps", type=int, default=DEFAULTS.steps, help="on aligned frames")
+    parser.add_argument(
+        "--lattice-steps", type=int, default=DEFAULTS.lattice.steps, help="on nearby alignments, behind those; 0: none"
+    )
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--bundle", type=Path, help="exported from the checkpoint: the transducer is put into it")
     parser.add_argument("--source", help="what text it was, for the bundle's manifest")
@@ -311,7 +324,7 @@ def _arguments() -> argparse.Namespace:
 def _job(given: argparse.Namespace) -> TransducerJob:
     """raises: EdgeasrError for files that cannot be used, or a bundle that would not take the transducer"""
     recipe = Recipe.load(given.recipe).with_options(processes=given.processes)
-    config = replace(DEFAULTS.with_steps(given.steps), noise_hours=given.noise_hours)
+    config = replace(DEFAULTS.with_steps(given.steps, given.lattice_steps), noise_hours=given.noise_hours)
     job = TransducerJob.load(
         recipe, given.checkpoint, given.text, given.directory, given.hours, dictionary=given.dictionary, config=config
     )

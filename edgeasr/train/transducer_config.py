@@ -52,13 +52,38 @@ class DamageConfig(FrozenConfig):
 
 
 @dataclass(frozen=True)
+class LatticeConfig(FrozenConfig):
+    """Training on with the sum over the alignments near the aligned one, behind the steps on aligned frames."""
+
+    steps: int = 6000  # 0: none
+    warmup_steps: int = 50
+    peak_rate: float = 6e-4
+    ema_decay: float = 0.998
+    utterances: int = 40  # in one step, over all processes
+    before: int = 3  # frames that a piece may begin before the one where it was aligned
+    after: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "warmup_steps", "before", "after"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
+        for name in ("peak_rate", "utterances"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
+        require(
+            not self.steps or self.warmup_steps < self.steps,
+            f"warmup_steps is {self.warmup_steps}, steps {self.steps}: wanted warmup_steps < steps",
+        )
+        require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: it must be in [0, 1)")
+
+
+@dataclass(frozen=True)
 class TransducerConfig(FrozenConfig):
     """Everything that a training of a transducer depends on beside its recipe, its encoder and its text."""
 
     head: HeadConfig = field(default_factory=HeadConfig)
     units: UnitConfig = field(default_factory=UnitConfig)
     damage: DamageConfig = field(default_factory=DamageConfig)
-    steps: int = 20_000
+    lattice: LatticeConfig = field(default_factory=LatticeConfig)
+    steps: int = 20_000  # on aligned frames
     warmup_steps: int = 300
     peak_rate: float = 1.5e-3
     weight_decay: float = 0.01
@@ -100,6 +125,9 @@ class TransducerConfig(FrozenConfig):
         """The first step whose contexts have errors of its own."""
         return round(self.own_errors_from * self.steps)
 
-    def with_steps(self, steps: int) -> Self:
-        """The same with another number of steps; the warm-up is at most half of them. raises: ConfigError"""
-        return replace(self, steps=steps, warmup_steps=min(self.warmup_steps, steps // 2))
+    def with_steps(self, steps: int, lattice_steps: int) -> Self:
+        """The same with other numbers of steps; the warm-ups are at most half of them. raises: ConfigError"""
+        lattice = replace(
+            self.lattice, steps=lattice_steps, warmup_steps=min(self.lattice.warmup_steps, lattice_steps // 2)
+        )
+        return replace(self, steps=steps, warmup_steps=min(self.warmup_steps, steps // 2), lattice=lattice)

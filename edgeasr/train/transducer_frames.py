@@ -13,6 +13,7 @@ from torch import Tensor
 from edgeasr.train.ctc_alignment import Ints
 from edgeasr.train.frame_files import FrameFile
 from edgeasr.train.transducer_config import DamageConfig, HeadConfig, TransducerConfig
+from edgeasr.train.transducer_lattice import Aligned
 from edgeasr.transducer_decoder import SURE_BLANK
 
 _BLANK_ID = 0
@@ -33,6 +34,16 @@ class Frames(NamedTuple):
         return cls(*(torch.cat(some) for some in zip(*parts, strict=True)))
 
 
+class Utterance(NamedTuple):
+    """The F frames of a row in which CTC is not sure of a blank, and the contexts before and behind its U pieces."""
+
+    outputs: Tensor  # (F, W, C)
+    absent: Tensor  # (F, W) bool
+    context: Tensor  # (U + 1, K)
+    own: Tensor  # (U + 1, K) as in `Frames`
+    aligned: Aligned
+
+
 class FrameSet:
     """The frames of a file that are worth training on: all but sure blanks, and a share of these."""
 
@@ -43,11 +54,15 @@ class FrameSet:
         self._outputs, self._config = file.outputs(), config
         labels = file.labels.astype(np.int64)
         says = labels != _BLANK_ID
+        unsure = says | (file.blanks < SURE_BLANK)
         kept = np.random.default_rng(seed).random(len(labels)) < blank_share
-        self._frames = np.flatnonzero(says | (file.blanks < SURE_BLANK) | kept)
+        self._frames = np.flatnonzero(unsure | kept)
         self._labels = labels[self._frames]
         row = np.repeat(np.arange(len(file.ends)), file.ends - file.starts)
         self._starts, self._ends = file.starts[row[self._frames]], file.ends[row[self._frames]]
+        # Of the unsure frames, their numbers, and where those of each row begin, of rows that have some.
+        self._unsure = np.flatnonzero(unsure[self._frames])
+        _, self._utterances = np.unique(row[self._frames[self._unsure]], return_index=True)
         # Pieces of all rows, one after another, each row's behind a context in which nothing was said.
         place = np.cumsum(says) - says + config.context * (row + 1)
         self._pieces = np.full(int(says.sum()) + config.context * len(file.ends), begin)
@@ -65,13 +80,35 @@ class FrameSet:
 
     def frames(self, numbers: Ints) -> Frames:
         """Those of these numbers, from 0 to the length."""
-        config = self._config
-        window = self._frames[numbers, None] + np.arange(-config.behind, config.ahead + 1)
+        windows, contexts = self._windows(numbers), self._contexts(self._said[numbers])
+        return Frames(*windows, *contexts, torch.from_numpy(self._labels[numbers]))
+
+    @property
+    def num_utterances(self) -> int:
+        """Rows of which CTC is not sure that all is blank."""
+        return len(self._utterances)
+
+    def utterance(self, number: int) -> Utterance:
+        """The one of this number, from 0 to `num_utterances`."""
+        stops = np.append(self._utterances[1:], len(self._unsure))
+        numbers = self._unsure[self._utterances[number] : stops[number]]
+        labels = self._labels[numbers]
+        starts = np.flatnonzero(labels != _BLANK_ID)
+        places = self._said[numbers[0]] + np.arange(len(starts) + 1)
+        aligned = Aligned(self._frames[numbers], starts, labels[starts])
+        return Utterance(*self._windows(numbers), *self._contexts(places), aligned)
+
+    def _windows(self, numbers: Ints) -> tuple[Tensor, Tensor]:
+        """What is around frames, and what of it is absent."""
+        window = self._frames[numbers, None] + np.arange(-self._config.behind, self._config.ahead + 1)
         absent = (window < self._starts[numbers, None]) | (window >= self._ends[numbers, None])
         outputs = self._outputs[window.clip(0, len(self._outputs) - 1)].astype(np.float32)
-        before = self._said[numbers, None] + np.arange(-config.context, 0)
-        context, own = self._pieces[before], self._own_pieces[before]
-        return Frames(*map(torch.from_numpy, (outputs, absent, context, own, self._labels[numbers])))
+        return torch.from_numpy(outputs), torch.from_numpy(absent)
+
+    def _contexts(self, places: Ints) -> tuple[Tensor, Tensor]:
+        """The pieces before places, the true ones and its own."""
+        before = places[:, None] + np.arange(-self._config.context, 0)
+        return torch.from_numpy(self._pieces[before]), torch.from_numpy(self._own_pieces[before])
 
     @property
     def begun(self) -> Ints:
@@ -107,21 +144,26 @@ class Shards:
         return FrameSet(self._files[number], config.head, self._begin, config.blank_share, config.seed + number)
 
 
-def damaged(frames: Frames, head: HeadConfig, config: DamageConfig, piece_counts: NDArray[np.int64]) -> Frames:
-    """Frames with errors in their contexts and holes in their windows, drawn from torch's generator.
-
-    piece_counts: (V,) wrong pieces are drawn by them; the last piece that no context holds is V
-    """
-    rows, begin = len(frames.labels), len(piece_counts)
+def with_holes(absent: Tensor, head: HeadConfig, config: DamageConfig) -> Tensor:
+    """Windows (B, W), true where there is no frame, with more of these, drawn from torch's generator."""
+    rows = len(absent)
     place = torch.arange(-head.behind, head.ahead + 1)
     seen = torch.full((rows, 1), head.ahead)
     if head.ahead:
         seen = torch.where(torch.rand(rows, 1) < config.ends, torch.randint(head.ahead, (rows, 1)), seen)
     lost = (torch.rand(rows, head.window) < config.lost_frames) & (place != 0)
-    own = torch.rand(frames.context.shape) < 2 * config.own_errors * torch.rand(rows, 1)
+    return absent | (place > seen) | lost
+
+
+def with_errors(context: Tensor, own: Tensor, config: DamageConfig, piece_counts: NDArray[np.int64]) -> Tensor:
+    """Contexts (B, K) with pieces that it says itself and with wrong ones, drawn from torch's generator.
+
+    piece_counts: (V,) wrong pieces are drawn by them; the last piece that no context holds is V
+    """
+    rows, begin = len(context), len(piece_counts)
+    told = torch.rand(context.shape) < 2 * config.own_errors * torch.rand(rows, 1)
     share = 2 * config.wrong_pieces * torch.rand(rows, 1)
-    wrong = (torch.rand(frames.context.shape) < share) & (frames.context != begin)
+    wrong = (torch.rand(context.shape) < share) & (context != begin)
     weights = torch.from_numpy(piece_counts).float()
-    other = torch.multinomial(weights, frames.context.numel(), replacement=True).view_as(frames.context)
-    context = torch.where(wrong, other, torch.where(own, frames.own, frames.context))
-    return frames._replace(absent=frames.absent | (place > seen) | lost, context=context)
+    other = torch.multinomial(weights, context.numel(), replacement=True).view_as(context)
+    return torch.where(wrong, other, torch.where(told, own, context))

@@ -55,17 +55,23 @@ class TransducerHead(nn.Module):
         """Tokens, the blank among them; of this number is the "piece" before the first."""
         return len(self.emission_bias)
 
-    def forward(self, outputs: Tensor, absent: Tensor, context: Tensor) -> Tensor:
+    def forward(self, outputs: Tensor, absent: Tensor, context: Tensor, pairs: Tensor | None = None) -> Tensor:
         """outputs: (B, behind + 1 + ahead, C) of the encoder; absent: as many, true where there is no frame;
         context: (B, K) the last pieces, the very last one last
 
-        returns: (B, V), log-probabilities but for a constant
+        pairs: (2, N) of which outputs with which context, where these are not as many or not in the same order
+        returns: (B, V) or (N, V), log-probabilities but for a constant
         """
         projected = torch.where(absent[..., None], self.projection.bias, self.projection(outputs))
-        x = F.silu(self.acoustic(projected.flatten(1)) + self.predictor(self.embedding(context).flatten(1)))
+        heard, predicted = self.acoustic(projected.flatten(1)), self.predictor(self.embedding(context).flatten(1))
+        emitted = self.log_probs(outputs[:, self.config.behind])
+        if pairs is not None:
+            heard, predicted = heard.index_select(0, pairs[0]), predicted.index_select(0, pairs[1])
+            emitted = emitted.index_select(0, pairs[0])
+        x = F.silu(heard + predicted)
         x = x + self.dropout(self.contract(F.silu(self.expand(self.expand_norm(x)))))
         scores: Tensor = self.output(self.dropout(self.output_norm(x)))
-        return scores + self.gain * self.log_probs(outputs[:, self.config.behind])
+        return scores + self.gain * emitted
 
     def log_probs(self, outputs: Tensor) -> Tensor:
         """The emissions, (..., V)."""

@@ -1,0 +1,149 @@
+"""The two stages of a transducer's training: first single frames as aligned, then whole utterances near it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgeasr.train.loop import learning_rate
+from edgeasr.train.transducer_config import LatticeConfig, TransducerConfig
+from edgeasr.train.transducer_frames import Frames, FrameSet, Utterance, with_errors, with_holes
+from edgeasr.train.transducer_lattice import Lattice, lattice_loss
+
+# Of outputs, absent and context, and of pairs of them, as `TransducerHead.forward`; in float32.
+Score = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+
+
+class Sets(NamedTuple):
+    """What is drawn from in a step.
+
+    speech:       passes over training speech
+    piece_counts: (V,) by which wrong pieces are drawn
+    """
+
+    speech: Sequence[FrameSet]
+    sentences: Sequence[FrameSet]
+    noise: Sequence[FrameSet]
+    piece_counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """Some steps of a training. world: processes that share each of them"""
+
+    config: TransducerConfig
+    world: int
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """How many; the other methods are for those from 0 to before it."""
+
+    @abstractmethod
+    def rate(self, step: int) -> float:
+        """How far the optimiser goes."""
+
+    @property
+    @abstractmethod
+    def ema_decay(self) -> float:
+        """Of the averaged weights, once steps are many."""
+
+    @abstractmethod
+    def loss(self, score: Score, sets: Sets, rng: np.random.Generator) -> Tensor:
+        """Of what this process draws in one step, from `rng` and torch's generator, ()."""
+
+
+class FrameStage(Stage):
+    """Cross entropy of frames: what begins in each (Hu et al. 2020, arXiv 2005.00572)."""
+
+    name = "aligned frames"
+
+    @property
+    def steps(self) -> int:
+        return self.config.steps
+
+    @property
+    def ema_decay(self) -> float:
+        return self.config.ema_decay
+
+    def rate(self, step: int) -> float:
+        return learning_rate(step, self.config.peak_rate, self.config.warmup_steps, self.steps)
+
+    def loss(self, score: Score, sets: Sets, rng: np.random.Generator) -> Tensor:
+        head, damage = self.config.head, self.config.damage
+        frames = self._drawn(sets, rng)
+        absent = with_holes(frames.absent, head, damage)
+        context = with_errors(frames.context, frames.own, damage, sets.piece_counts)
+        scores = score(frames.outputs, absent, context, None)
+        return F.cross_entropy(scores, frames.labels.to(scores.device))
+
+    def _drawn(self, sets: Sets, rng: np.random.Generator) -> Frames:
+        """Frames of one pass over training speech, of noise, of every open shard."""
+        config = self.config
+        count = max(1, config.batch_frames // self.world)
+        shares = [(sets.speech[int(rng.integers(len(sets.speech)))], round(count * config.speech_share))]
+        shares += [(one, round(count * config.noise_share)) for one in sets.noise]
+        left = max(0, count - sum(share for _, share in shares))
+        shares += [(one, (left + i) // len(sets.sentences)) for i, one in enumerate(sets.sentences)]
+        return Frames.joined([one.draw(share, rng) for one, share in shares if share])
+
+
+class LatticeStage(Stage):
+    """The sum over the alignments near the aligned one, of utterances."""
+
+    name = "nearby alignments"
+
+    @property
+    def settings(self) -> LatticeConfig:
+        """Its own."""
+        return self.config.lattice
+
+    @property
+    def steps(self) -> int:
+        return self.settings.steps
+
+    @property
+    def ema_decay(self) -> float:
+        return self.settings.ema_decay
+
+    def rate(self, step: int) -> float:
+        return learning_rate(step, self.settings.peak_rate, self.settings.warmup_steps, self.steps)
+
+    def loss(self, score: Score, sets: Sets, rng: np.random.Generator) -> Tensor:
+        """For each piece of the texts; all the noise counts."""
+        head, damage = self.config.head, self.config.damage
+        drawn = self._drawn(sets, rng)
+        lattice = Lattice.of([one.aligned for one in drawn], self.settings.before, self.settings.after)
+        absent = with_holes(torch.cat([one.absent for one in drawn]), head, damage)
+        context, own = torch.cat([one.context for one in drawn]), torch.cat([one.own for one in drawn])
+        context = with_errors(context, own, damage, sets.piece_counts)
+        pairs = torch.from_numpy(np.stack([lattice.frame, lattice.context]))
+        scores = score(torch.cat([one.outputs for one in drawn]), absent, context, pairs)
+        pieces = sum(len(one.aligned.pieces) for one in drawn)
+        return lattice_loss(scores, lattice).sum() / max(1, pieces)
+
+    def _drawn(self, sets: Sets, rng: np.random.Generator) -> list[Utterance]:
+        """Each from training speech, noise or an open shard, by the shares of these; any row is as likely."""
+        config = self.config
+        # CTC may be sure of all of it.
+        noise = [one for one in sets.noise if one.num_utterances]
+        drawn = []
+        for share in rng.random(max(1, self.settings.utterances // self.world)):
+            kind = sets.sentences
+            if share < config.speech_share:
+                kind = sets.speech
+            elif noise and share < config.speech_share + config.noise_share:
+                kind = noise
+            one = kind[int(rng.integers(len(kind)))]
+            drawn.append(one.utterance(int(rng.integers(one.num_utterances))))
+        return drawn
