@@ -20,7 +20,7 @@ from edgeasr.train.crf import Doubles
 from edgeasr.train.ctc_alignment import Ints
 
 _BLANK_ID = 0
-_NOWHERE = -1
+_NOWHERE, _END = -1, -2
 
 
 class Aligned(NamedTuple):
@@ -37,10 +37,10 @@ class Aligned(NamedTuple):
 
 
 class _Nodes(NamedTuple):
-    """Places of one utterance, by their frames."""
+    """Nodes by their frames; where they lead is a number of a node, or one of the negative ones above."""
 
     frame: Ints
-    said: Ints
+    said: Ints  # how many pieces
     piece: Ints
     blank_to: Ints
     piece_to: Ints
@@ -66,35 +66,29 @@ class Lattice:
     def of(cls, utterances: Sequence[Aligned], before: int, after: int) -> Lattice:
         """Pieces begin up to so many frames before and after where they were aligned."""
         made = [_nodes(one, before, after) for one in utterances]
-        counts = np.array([len(nodes.frame) for nodes in made])
-        level = np.concatenate([nodes.frame for nodes in made])
-        order = np.argsort(level, kind="stable")
-        number = np.empty_like(order)
-        number[order] = np.arange(len(order))
-
-        def linked(which: str) -> Ints:
-            """Numbers of nodes of an utterance to those of all."""
-            first, total = np.cumsum(counts) - counts, len(order)
-            parts = []
-            for b, nodes in enumerate(made):
-                to = getattr(nodes, which)
-                numbers = np.concatenate([number[first[b] : first[b] + counts[b]], [total + b, total + len(made)]])
-                parts.append(numbers[to])
-            return np.concatenate(parts)[order]
-
-        frames = np.array([len(one.times) for one in utterances])
-        contexts = np.array([len(one.pieces) + 1 for one in utterances])
+        nodes = _Nodes(*map(np.concatenate, zip(*made, strict=True)))
+        counts = np.array([len(one.frame) for one in made])
         utterance = np.repeat(np.arange(len(made)), counts)
+        order = np.argsort(nodes.frame, kind="stable")
+        number = np.argsort(order)
+
+        def counted(numbers: Ints, of_each: Ints) -> Ints:
+            """Numbers within utterances to numbers through all of them."""
+            through: Ints = numbers + (np.cumsum(of_each) - of_each)[utterance]
+            return through
+
+        def linked(to: Ints) -> Ints:
+            behind = len(order) + np.where(to == _END, utterance, len(made))
+            return np.where(to < 0, behind, number[counted(to.clip(0), counts)])[order]
+
         return cls(
-            frame=(level + (np.cumsum(frames) - frames)[utterance])[order],
-            context=(np.concatenate([nodes.said for nodes in made]) + (np.cumsum(contexts) - contexts)[utterance])[
-                order
-            ],
-            piece=np.concatenate([nodes.piece for nodes in made])[order],
+            frame=counted(nodes.frame, np.array([len(one.times) for one in utterances]))[order],
+            context=counted(nodes.said, np.array([len(one.pieces) + 1 for one in utterances]))[order],
+            piece=nodes.piece[order],
             utterance=utterance[order],
-            blank_to=linked("blank_to"),
-            piece_to=linked("piece_to"),
-            levels=np.searchsorted(level[order], np.arange(level.max() + 2)),
+            blank_to=linked(nodes.blank_to),
+            piece_to=linked(nodes.piece_to),
+            levels=np.searchsorted(nodes.frame[order], np.arange(nodes.frame.max() + 2)),
         )
 
     @property
@@ -140,19 +134,19 @@ class Lattice:
 
 
 def _nodes(one: Aligned, before: int, after: int) -> _Nodes:
-    """Those of one utterance: with F frames and U pieces, its end is numbered -2 and nowhere -1."""
+    """Those of one utterance, numbered from 0."""
     frames, pieces, aligned = len(one.times), len(one.pieces), one.times[one.starts]
     infinite = np.iinfo(np.int64)
-    earliest = np.concatenate([[infinite.min], aligned - before + 1])  # one piece before it, at its earliest
+    earliest = np.concatenate([[infinite.min], aligned - before + 1])  # behind the last piece, at its earliest
     latest = np.concatenate([aligned + after, [infinite.max]])
     there = (one.times[:, None] >= earliest) & (one.times[:, None] <= latest)
-    # As many pieces as there were frames, at most, and as are left for the others.
+    # No more pieces than frames before, and no more left than frames.
     left = np.arange(frames)[:, None] - np.arange(pieces + 1)
     there &= (left >= 0) & (left <= frames - pieces)
     frame, said = np.nonzero(there)
     numbers = np.full((frames + 1, pieces + 2), _NOWHERE)
     numbers[frame, said] = np.arange(len(frame))
-    numbers[frames, pieces] = _NOWHERE - 1
+    numbers[frames, pieces] = _END
     begins = np.concatenate([aligned - before, [infinite.max]])[said] <= one.times[frame]
     return _Nodes(
         frame,
