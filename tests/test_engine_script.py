@@ -66,7 +66,8 @@ def written(
             artefacts[kind][part] = file
     files |= engine_scripts(tensorrt, artefacts, files)
     changes = {"artefacts": artefacts, "default_artefact": kinds[0], "name": folder.name}
-    kept = {key: value for key, value in manifest.items() if key not in ("files", "language_model", "format_version")}
+    others = ("files", "language_model", "transducer", "format_version")
+    kept = {key: value for key, value in manifest.items() if key not in others}
     return write_bundle(folder, kept | changes, files)
 
 
