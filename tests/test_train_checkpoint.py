@@ -250,7 +250,7 @@ def test_the_bundle_that_it_leans_on_is_not_replaced(exported, beside):
 def test_a_bundle_with_a_language_model_is_replaced_by_force_alone(exported, tmp_path):
     there = tmp_path / "toy-model"
     shutil.copytree(default_bundle(), there)
-    with pytest.raises(BundleError, match=f"{there} has a language model, which would be gone"):
+    with pytest.raises(BundleError, match=f"{there} has a language model and a transducer, which would be gone"):
         export(exported.checkpoint, there, ["onnx-fp32"], speech=exported.recording)
     assert Bundle.load(there).language_model is not None
     export(exported.checkpoint, there, ["onnx-fp32"], speech=exported.recording, force=True)
