@@ -32,8 +32,8 @@ class TransducerDecoder(SegmentClock):
     """The best token of every frame, given those before it: no beam, no words but those that it spells.
 
     A frame is decided once the transducer knows what comes after it, `ahead` frames later, and decided output never
-    changes. What is heard of the frames since is a first guess, made as they come. Words are as in `Spelling`, silence
-    is what CTC says.
+    changes. Of the frames since, CTC's best path is shown as a first guess, which costs nothing. Words are as in
+    `Spelling`, silence is what CTC says.
 
     frame_s: duration of a frame
     errors:  BundleError for a transducer of other tokens
@@ -51,6 +51,7 @@ class TransducerDecoder(SegmentClock):
         self._hypothesis: tuple[Word, ...] | None = None  # None where it has to be found anew
         self._context = transducer.begin
         self._guesses: list[_Heard] = []
+        self._last_id = _BLANK_ID
         # Emissions that are not decided yet; their frames projected, and those before that the window reaches.
         self._open: Floats = np.zeros((0, transducer.vocabulary_size), np.float32)
         self._frames: Floats = np.zeros((0, len(transducer.absent)), np.float32)
@@ -75,16 +76,13 @@ class TransducerDecoder(SegmentClock):
         log_probs: (T, V) of CTC, any T, 0 included
         errors:    BundleError for another V, NaN or what cannot be log-probabilities; no frame is taken then
         """
-        ids, _ = best_tokens(log_probs, len(self.tokenizer), self.end_s, self.frame_s)
-        for token_id in ids:
-            self._next_frame += 1
-            if token_id != _BLANK_ID:
-                self._sound_end_frame = self._next_frame
+        ids, best = best_tokens(log_probs, len(self.tokenizer), self.end_s, self.frame_s)
+        for token_id, log_prob in zip(ids, best, strict=True):
+            self._guess(token_id, log_prob)
         emissions = log_probs.astype(np.float32)
         self._open = np.concatenate([self._open, emissions])
         self._frames = np.concatenate([self._frames, self._transducer.project(emissions)])
         self._decide(max(0, len(self._open) - self._transducer.ahead))
-        self._guess(min(len(ids), len(self._open)))
         self._hypothesis = None
 
     def hypothesis(self) -> tuple[Word, ...]:
@@ -124,21 +122,23 @@ class TransducerDecoder(SegmentClock):
         """Nothing was heard, nothing said."""
         transducer = self._transducer
         self._context = transducer.begin
-        self._open, self._guesses = self._open[:0], []
+        self._open, self._guesses, self._last_id = self._open[:0], [], _BLANK_ID
         self._frames = np.tile(transducer.absent, (transducer.behind, 1))
+
+    def _guess(self, token_id: int, log_prob: float) -> None:
+        """The next frame, as CTC hears it."""
+        if token_id not in (_BLANK_ID, self._last_id):
+            self._guesses.append(_Heard(token_id, self._next_frame, log_prob))
+        self._next_frame, self._last_id = self._next_frame + 1, token_id
+        if token_id != _BLANK_ID:
+            self._sound_end_frame = self._next_frame
 
     def _decide(self, count: int) -> None:
         """Take the first open frames for good."""
-        for heard in self._pieces(0, count, self._context):
+        for heard in self._pieces(count):
             self._context = (*self._context[1:], heard.token_id)
             self._spell(self._spelling, heard)
         self._drop(count)
-
-    def _guess(self, count: int) -> None:
-        """Make of the last open frames what can be made of them now."""
-        guessed = [guess.token_id for guess in self._guesses]
-        context = (*self._context, *guessed)[-self._transducer.context :]
-        self._guesses += self._pieces(len(self._open) - count, len(self._open), context)
 
     def _drop(self, count: int) -> None:
         """The first open frames are open no more."""
@@ -146,12 +146,12 @@ class TransducerDecoder(SegmentClock):
         first = self._next_frame - len(self._open)
         self._guesses = [guess for guess in self._guesses if guess.frame >= first]
 
-    def _pieces(self, start: int, stop: int, context: tuple[int, ...]) -> Iterator[_Heard]:
-        """What is heard in the open frames from `start` to before `stop`. context: the pieces before them"""
-        unsure = start + np.flatnonzero(self._open[start:stop, _BLANK_ID] < SURE_BLANK)
+    def _pieces(self, count: int) -> Iterator[_Heard]:
+        """What is heard in the first open frames, which all have those ahead of them."""
+        unsure = np.flatnonzero(self._open[:count, _BLANK_ID] < SURE_BLANK)
         if not len(unsure):
             return
-        transducer = self._transducer
+        transducer, context = self._transducer, self._context
         frames = np.concatenate([self._frames, np.tile(transducer.absent, (transducer.ahead, 1))])
         places = np.arange(transducer.behind + 1 + transducer.ahead)
         acoustic = transducer.hear(frames[unsure[:, None] + places])
