@@ -76,6 +76,9 @@ class Decoder(Protocol):
     def hypothesis(self) -> tuple[Word, ...]:
         """Words of the current segment so far."""
 
+    def finish(self) -> None:
+        """No more frames of the segment come: what waits for them is decided."""
+
     def reset(self, start_frame: int | None = None) -> None:
         """Starts a new segment at start_frame: None where the last ended, more after a gap, 0 anew."""
 
@@ -243,6 +246,9 @@ class CtcGreedyDecoder(SegmentClock):
     def hypothesis(self) -> tuple[Word, ...]:
         """Words of the current segment so far; only the last can be unfinished."""
         return self._spelling.words
+
+    def finish(self) -> None:
+        """As in `Decoder`. Nothing waits."""
 
     def reset(self, start_frame: int | None = None) -> None:
         """As in `Decoder`. A letter held across the end of a segment belongs to the old one; after a jump it

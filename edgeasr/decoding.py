@@ -60,6 +60,8 @@ class Decoding:
             sentence, words = decoder.sentence()
             sentence = sentence if decoder.has_speech or words else None
         else:
+            if not interrupted:
+                decoder.finish()
             words = decoder.hypothesis()
         if interrupted and sentence is None:
             words = decoder.cut()

@@ -99,6 +99,9 @@ class GrammarDecoder(SegmentClock):
         assert reading is not None  # the search follows the same grammar
         return Sentence(reading.rule, reading.tags, fit), words
 
+    def finish(self) -> None:
+        """As in `Decoder`. Nothing waits."""
+
     def reset(self, start_frame: int | None = None) -> None:
         """As `LexiconDecoder.reset`."""
         self._held_id = self._last_id

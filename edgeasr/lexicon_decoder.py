@@ -108,6 +108,9 @@ class LexiconDecoder(SegmentClock):
             self._hypothesis = words if self._trusted else ()
         return self._hypothesis
 
+    def finish(self) -> None:
+        """As in `Decoder`. Nothing waits."""
+
     def use(self, graph: WordGraph) -> None:
         """Decode from the next frame on with another beam. graph: that of before with another one, see `with_beam`"""
         self._graph = graph

@@ -127,6 +127,8 @@ class Transducer:
     @classmethod
     def unpacked(cls, content: bytes, name: str) -> Transducer:
         """What a file holds. errors: BundleError for one that is damaged or something else; name: what it calls it"""
+        if not zipfile.is_zipfile(io.BytesIO(content)):
+            raise BundleError(f"transducer {name}: not a file that training wrote: {_TRAIN_AGAIN}")
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 return _checked(arrays)

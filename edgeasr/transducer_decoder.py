@@ -94,6 +94,11 @@ class TransducerDecoder(SegmentClock):
             self._hypothesis = spelling.words
         return self._hypothesis
 
+    def finish(self) -> None:
+        """As in `Decoder`: the open frames are decided as though nothing followed."""
+        self._decide(len(self._open))
+        self._hypothesis = None
+
     def reset(self, start_frame: int | None = None) -> None:
         """As in `Decoder`. Frames that are not decided yet belong to the old segment; after a jump all is new."""
         if start_frame is not None and start_frame != self._next_frame:

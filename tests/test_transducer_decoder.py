@@ -202,6 +202,15 @@ def test_a_segment_ends_with_all_that_was_heard():
     assert decoder.hypothesis()[0].start == pytest.approx(4 * FRAME_S)
 
 
+def test_where_a_segment_ends_all_is_decided_as_though_nothing_followed():
+    for seed in range(5):
+        t, log_probs = transducer(seed), emissions(30, seed)
+        decoder = decoded(log_probs, t=t)
+        decoder.finish()
+        assert decoder.text == " ".join(PIECES.decode([token for _, token in plain(t, log_probs)]).split())
+        assert decoder.hypothesis() == decoder.hypothesis()
+
+
 def test_a_cut_in_running_speech_loses_nothing():
     log_probs = decidable(emissions(60, 4))
     whole = decoded(log_probs)
@@ -270,9 +279,10 @@ def changed(**arrays):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "no readable one"),
-        (b"PK\x03\x04 and then nothing", "no readable one"),
-        (transducer().packed()[:-40], "no readable one"),
+        (b"", "not a file that training wrote"),
+        (b"\x89PNG\r\n", "not a file that training wrote"),
+        (transducer().packed()[:-40], "not a file that training wrote"),
+        (b"x" * 900 + transducer().packed()[900:], "no readable one"),
         (changed(gain=None), "gain"),
         (changed(format=np.array([2, 1, 2, 3])), "format version 2, wanted 1"),
         (changed(format=np.array([1, -1, 2, 3])), "a window from --1 to 2"),
