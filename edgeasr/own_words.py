@@ -98,7 +98,7 @@ def word_graph(model: AcousticModel, decoder: str | None, wanted: OwnWords) -> W
 
 def _hotword_graph(model: AcousticModel, decoder: str | None, wanted: OwnWords) -> WordGraph:
     if decoder == "greedy":
-        raise ConfigError("got hotwords and decoder 'greedy', which hears no words, only letters: choose lm")
+        raise ConfigError("got hotwords and decoder 'greedy', which knows no words, only pieces: choose lm")
     graph = model.word_graph
     if graph is None:
         raise BundleError(

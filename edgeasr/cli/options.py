@@ -28,7 +28,7 @@ DecoderName = Annotated[
     Literal["greedy", "lm"] | None,
     typer.Option(
         "--decoder",
-        help="Words of the bundle's language model, or pieces of words as they are heard; lm where the bundle has one.",
+        help="Words of the bundle's language model, or spelt from pieces that are heard; lm where the bundle has one.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a line, with the times of all words.")]

@@ -69,7 +69,7 @@ class TransducerJob:
     config: TransducerConfig = DEFAULTS
 
     def __post_init__(self) -> None:
-        require(self.hours > 0, f"hours is {self.hours}: it must be positive")
+        require(0 < self.hours < math.inf, f"hours is {self.hours}: it must be a positive number")
         require(
             bool(self.recipe.data.dictionary),
             "the recipe has no data.dictionary, wanted one that says all words of the training speech: add it",
