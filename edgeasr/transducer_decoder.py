@@ -17,6 +17,8 @@ from edgeasr.transducer import Transducer
 
 # A blank that CTC is so sure of stays one, and costs nothing.
 SURE_BLANK = math.log(0.95)
+# Between what CTC and the transducer hear of one piece, in frames.
+_NEAR = 2
 _BLANK_ID = 0
 
 
@@ -26,6 +28,10 @@ class _Heard(NamedTuple):
     token_id: int
     frame: int
     log_prob: float
+
+    def is_near(self, other: _Heard) -> bool:
+        """Whether the other is the same piece at about the same time."""
+        return self.token_id == other.token_id and abs(self.frame - other.frame) <= _NEAR
 
 
 class TransducerDecoder(SegmentClock):
@@ -143,6 +149,8 @@ class TransducerDecoder(SegmentClock):
         for heard in self._pieces(count):
             self._context = (*self._context[1:], heard.token_id)
             self._spell(self._spelling, heard)
+            # CTC may hear the same piece a little later than it was decided.
+            self._guesses = [guess for guess in self._guesses if not heard.is_near(guess)]
         self._drop(count)
 
     def _drop(self, count: int) -> None:
