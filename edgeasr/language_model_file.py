@@ -7,15 +7,12 @@ back-off weights as one of 256 values; and how the words are said.
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeasr.errors import BundleError
+from edgeasr.array_files import Arrays, read_arrays
 from edgeasr.language_model import Pronunciations, Words
 from edgeasr.ngram_estimation import Ngrams, NgramTable, find, prefix
 from edgeasr.ngram_tables import LEVELS, SPECIAL_WORDS, WORD_BITS, NgramTables, OrderedNgrams
@@ -24,18 +21,6 @@ from edgeasr.phones import Dictionary
 FORMAT_VERSION = 1
 
 _BUILD_AGAIN = "build the language model again"
-_FILE_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    TypeError,
-    ValueError,
-)
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 def packed(ngrams: Ngrams, dictionary: Dictionary) -> bytes:
@@ -69,13 +54,7 @@ def packed(ngrams: Ngrams, dictionary: Dictionary) -> bytes:
 
 def unpacked(content: bytes, name: str) -> tuple[Words, Pronunciations, NgramTables]:
     """What a file holds. Errors: BundleError for one that is damaged or something else; name: what it calls it"""
-    if not zipfile.is_zipfile(io.BytesIO(content)):
-        raise BundleError(f"language model {name}: not a file that `edgeasr lm build` wrote: {_BUILD_AGAIN}")
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return _checked(arrays)
-    except _FILE_ERRORS as error:
-        raise BundleError(f"language model {name}: no readable model ({error}): {_BUILD_AGAIN}") from error
+    return read_arrays(content, _checked, name=f"language model {name}", writer="`edgeasr lm build`", mend=_BUILD_AGAIN)
 
 
 def _coded(values: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

@@ -15,31 +15,17 @@ It reads the emissions themselves: as a linear function of the encoder's output 
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgeasr.errors import BundleError
+from edgeasr.array_files import Arrays, read_arrays
 from edgeasr.features import Floats
 
 FORMAT_VERSION = 1
 
 _TRAIN_AGAIN = "make it again with `python -m edgeasr.train.transducer`"
-_FILE_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    TypeError,
-    ValueError,
-)
 _EPSILON = 1e-5  # of torch's LayerNorm
 # A tenth smaller than with 8 bits, once it is compressed, and as good.
 _LARGEST = 63
@@ -127,20 +113,14 @@ class Transducer:
     @classmethod
     def unpacked(cls, content: bytes, name: str) -> Transducer:
         """What a file holds. errors: BundleError for one that is damaged or something else; name: what it calls it"""
-        if not zipfile.is_zipfile(io.BytesIO(content)):
-            raise BundleError(f"transducer {name}: not a file that training wrote: {_TRAIN_AGAIN}")
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                return _checked(arrays)
-        except _FILE_ERRORS as error:
-            raise BundleError(f"transducer {name}: no readable one ({error}): {_TRAIN_AGAIN}") from error
+        return read_arrays(content, _checked, name=f"transducer {name}", writer="training", mend=_TRAIN_AGAIN)
 
 
 def _array_names() -> list[str]:
     return [field.name for field in fields(Transducer) if field.type == "Floats"]
 
 
-def _checked(arrays: Mapping[str, NDArray[Any]]) -> Transducer:
+def _checked(arrays: Arrays) -> Transducer:
     """errors: LookupError or ValueError for arrays that are no transducer"""
     version, behind, ahead, context = (int(value) for value in arrays["format"])
     if version != FORMAT_VERSION:

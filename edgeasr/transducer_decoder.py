@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -145,42 +145,42 @@ class TransducerDecoder(SegmentClock):
             self._sound_end_frame = self._next_frame
 
     def _decide(self, count: int) -> None:
-        """Take the first open frames for good."""
-        for heard in self._pieces(count):
-            self._context = (*self._context[1:], heard.token_id)
-            self._spell(self._spelling, heard)
-            # CTC may hear the same piece a little later than it was decided.
-            self._guesses = [guess for guess in self._guesses if not heard.is_near(guess)]
+        """Take the first open frames for good; what is not there of those ahead of them is absent."""
+        unsure = np.flatnonzero(self._open[:count, _BLANK_ID] < SURE_BLANK)
+        if len(unsure):
+            transducer = self._transducer
+            frames = np.concatenate([self._frames, np.tile(transducer.absent, (transducer.ahead, 1))])
+            places = np.arange(transducer.behind + 1 + transducer.ahead)
+            self._join(unsure, transducer.hear(frames[unsure[:, None] + places]))
         self._drop(count)
 
-    def _drop(self, count: int) -> None:
-        """The first open frames are open no more."""
-        self._open, self._frames = self._open[count:], self._frames[count:]
-        first = self._next_frame - len(self._open)
-        self._guesses = [guess for guess in self._guesses if guess.frame >= first]
-
-    def _pieces(self, count: int) -> Iterator[_Heard]:
-        """What is heard in the first open frames, which all have those ahead of them."""
-        unsure = np.flatnonzero(self._open[:count, _BLANK_ID] < SURE_BLANK)
-        if not len(unsure):
-            return
-        transducer, context = self._transducer, self._context
-        frames = np.concatenate([self._frames, np.tile(transducer.absent, (transducer.ahead, 1))])
-        places = np.arange(transducer.behind + 1 + transducer.ahead)
-        acoustic = transducer.hear(frames[unsure[:, None] + places])
+    def _join(self, unsure: NDArray[np.intp], acoustic: Floats) -> None:
+        """Take the pieces of open frames. unsure: which frames, (n,); acoustic: of these, (n, D)"""
         emissions, first = self._open[unsure], self._next_frame - len(self._open)
         at = 0
         while at < len(unsure):
             # All that are left, as though nothing were heard: the first that is a piece is right.
-            scores = transducer.join(acoustic[at:], transducer.predict(context), emissions[at:])
+            scores = self._transducer.join(acoustic[at:], self._transducer.predict(self._context), emissions[at:])
             best = scores.argmax(axis=1)
             pieces = np.flatnonzero(best != _BLANK_ID)
             if not len(pieces):
                 return
             found = int(pieces[0])
             piece, row = int(best[found]), scores[found]
-            yield _Heard(piece, first + int(unsure[at + found]), -math.log(np.exp(row - row[piece]).sum()))
-            context, at = (*context[1:], piece), at + found + 1
+            self._take(_Heard(piece, first + int(unsure[at + found]), -math.log(np.exp(row - row[piece]).sum())))
+            at += found + 1
+
+    def _take(self, heard: _Heard) -> None:
+        self._context = (*self._context[1:], heard.token_id)
+        self._spell(self._spelling, heard)
+        # CTC may hear the same piece a little later than it was decided.
+        self._guesses = [guess for guess in self._guesses if not heard.is_near(guess)]
+
+    def _drop(self, count: int) -> None:
+        """The first open frames are open no more."""
+        self._open, self._frames = self._open[count:], self._frames[count:]
+        first = self._next_frame - len(self._open)
+        self._guesses = [guess for guess in self._guesses if guess.frame >= first]
 
     def _spell(self, spelling: Spelling, heard: _Heard) -> None:
         spelling.take(self.tokenizer.tokens[heard.token_id], heard.frame, heard.log_prob)

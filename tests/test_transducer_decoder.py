@@ -287,7 +287,7 @@ def changed(**arrays):
         (b"", "not a file that training wrote"),
         (b"\x89PNG\r\n", "not a file that training wrote"),
         (transducer().packed()[:-40], "not a file that training wrote"),
-        (b"x" * 900 + transducer().packed()[900:], "no readable one"),
+        (b"x" * 900 + transducer().packed()[900:], "no readable model"),
         (changed(gain=None), "gain"),
         (changed(format=np.array([2, 1, 2, 3])), "format version 2, wanted 1"),
         (changed(format=np.array([1, -1, 2, 3])), "a window from --1 to 2"),

@@ -1,0 +1,44 @@
+"""Files of a bundle that are zips of arrays (npz, nothing pickled)."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeasr.errors import BundleError
+
+Arrays = Mapping[str, NDArray[Any]]
+T = TypeVar("T")
+
+_FILE_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    LookupError,
+    NotImplementedError,  # zipfile's, for a way of compression that it does not know
+    OSError,
+    TypeError,
+    ValueError,
+)
+
+
+def read_arrays(content: bytes, check: Callable[[Arrays], T], *, name: str, writer: str, mend: str) -> T:
+    """What `check` makes of the arrays in a file.
+
+    check:  raises LookupError, TypeError or ValueError for arrays that are not what it wants
+    name:   what errors call the file; writer, mend: who writes such files, and what to do about one that is none
+    errors: BundleError for one that is damaged or something else
+    """
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        raise BundleError(f"{name}: not a file that {writer} wrote: {mend}")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return check(arrays)
+    except _FILE_ERRORS as error:
+        raise BundleError(f"{name}: no readable model ({error}): {mend}") from error
