@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -16,8 +15,8 @@ from edgeasr.errors import BundleError
 Arrays = Mapping[str, NDArray[Any]]
 T = TypeVar("T")
 
+# Beside zipfile's own.
 _FILE_ERRORS = (
-    zipfile.BadZipFile,
     zlib.error,
     EOFError,
     LookupError,
@@ -35,10 +34,12 @@ def read_arrays(content: bytes, check: Callable[[Arrays], T], *, name: str, writ
     name:   what errors call the file; writer, mend: who writes such files, and what to do about one that is none
     errors: BundleError for one that is damaged or something else
     """
+    import zipfile  # of the shipped bundle only greedy decoding reads such a file, and it takes a quarter of a megabyte
+
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise BundleError(f"{name}: not a file that {writer} wrote: {mend}")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return check(arrays)
-    except _FILE_ERRORS as error:
+    except (zipfile.BadZipFile, *_FILE_ERRORS) as error:
         raise BundleError(f"{name}: no readable model ({error}): {mend}") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import lzma
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from edgeasr.language_model import LanguageModel, Words
 from edgeasr.letter_to_sound import is_installed, letters_to_sounds
 from edgeasr.phones import PHONES, Dictionary, Pronunciation
 
-_DICTIONARY = files("edgeasr").joinpath("dictionaries", "cmudict.dict.xz")
+_DICTIONARY = Path(__file__).parent / "dictionaries" / "cmudict.dict.xz"
 _LONGEST = 2000  # bytes of all pronunciations of a word, and more
 
 Ways = Mapping[str, Sequence[Pronunciation]]

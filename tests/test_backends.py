@@ -72,6 +72,12 @@ def test_what_is_no_model_is_refused(content, tmp_path):
         load_graph("onnxruntime", path, threads=1)
 
 
+def test_what_runs_seldom_keeps_no_memory_to_work_in():
+    parts = {part: load_graph("onnxruntime", graph_bytes(), 1, part) for part in ("step", "memory")}
+    kept = {part: graph._session.get_session_options().enable_cpu_mem_arena for part, graph in parts.items()}
+    assert kept == {"step": True, "memory": False}
+
+
 def test_an_unknown_backend_is_refused():
     with pytest.raises(BundleError, match="unknown backend 'tpu': known backends are onnxruntime"):
         load_graph("tpu", b"", threads=1)

@@ -69,7 +69,7 @@ def load_graph(backend: str, model: Path | bytes, threads: int, part: str = "ste
     if backend == "onnxruntime":
         from edgeasr.backends.onnxruntime import OnnxGraph
 
-        return OnnxGraph(model, threads)
+        return OnnxGraph(model, threads, seldom=part == "memory")
     if backend == "litert":
         from edgeasr.backends.litert import LitertGraph
 

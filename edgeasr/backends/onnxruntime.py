@@ -34,12 +34,13 @@ _DTYPES = {"float": "float32", "double": "float64"}
 class OnnxGraph:
     """One graph of a bundle; it holds weights and no stream's state, so streams share it.
 
+    seldom: it runs so seldom that what it works in is given back after each run
     errors: BundleError for a file that cannot be loaded; with a GPU also ExtraMissingError where this build of ONNX
             Runtime does not use it, and AcceleratorError
     """
 
-    def __init__(self, model: Path | bytes, threads: int = 1, device: Device = "cpu") -> None:
-        options = _options(threads)
+    def __init__(self, model: Path | bytes, threads: int = 1, device: Device = "cpu", *, seldom: bool = False) -> None:
+        options = _options(threads, seldom=seldom)
         source = model if isinstance(model, bytes) else str(model)
         providers = providers_for(device, model, onnxruntime.get_available_providers())
         try:
@@ -76,12 +77,13 @@ class OnnxGraph:
         return read_by(self._windows, {name: inputs[name] for name in self._read})
 
 
-def _options(threads: int) -> Any:
+def _options(threads: int, *, seldom: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = not seldom
     return options
 
 
@@ -90,7 +92,7 @@ def _preparation(session: Any) -> Preparation | None:
     held = session.get_modelmeta().custom_metadata_map.get(METADATA)
     if held is None:
         return None
-    made = onnxruntime.InferenceSession(base64.b64decode(held), _options(1), providers=[CPU])
+    made = onnxruntime.InferenceSession(base64.b64decode(held), _options(1, seldom=True), providers=[CPU])
     return Preparation(made, _specs(made.get_inputs()), [value.name for value in made.get_outputs()])
 
 
