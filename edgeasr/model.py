@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from types import MappingProxyType
 from typing import NamedTuple
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from edgeasr.backends import Array, Graph, load_graph
 from edgeasr.backends.choice import chosen_artefact
 from edgeasr.bundle import Bundle
-from edgeasr.bundle_manifest import TensorSpec
+from edgeasr.bundle_manifest import LanguageModelEntry, TensorSpec
 from edgeasr.config import ModelConfig
 from edgeasr.errors import BundleError, ConfigError
 from edgeasr.lexicon_search import WordGraph
 from edgeasr.memory import MemoryKeeper, Rules, Slots
 from edgeasr.tokenizer import Tokenizer
 from edgeasr.transducer import Transducer
-from edgeasr.word_tables import word_graph
+from edgeasr.word_tables import keep_tables, word_graph
 
 Floats = NDArray[np.float32]
 State = Mapping[str, Array]
@@ -116,8 +116,7 @@ class AcousticModel:
         entry = self._bundle.language_model
         if entry is None:
             return None
-        content, name = partial(self._bundle.content, entry.file), f"{entry.file} of {self._bundle.path}"
-        return word_graph(content, self._bundle.files[entry.file].sha256, name, entry.search)
+        return word_graph(*_file_of_words(self._bundle, entry), entry.search)
 
     @cached_property
     def transducer(self) -> Transducer | None:
@@ -175,6 +174,21 @@ class AcousticModel:
             admitted = keeper.admit(bank, entry, i + 2, rules, span * self.config.frame_s)
             next_state |= {f"state.bank.{i}.{name}": array for name, array in admitted.items()}
         return next_state
+
+
+def keep_words(bundle: Bundle) -> None:
+    """Make what the first start makes of a bundle's language model, if it has one: best before the model is loaded.
+
+    errors: BundleError for a file that is damaged
+    """
+    if bundle.language_model is not None:
+        keep_tables(*_file_of_words(bundle, bundle.language_model))
+
+
+def _file_of_words(bundle: Bundle, entry: LanguageModelEntry) -> tuple[Callable[[], bytes], str, str]:
+    """What gives its content, its hash and its name."""
+    name = f"{entry.file} of {bundle.path}"
+    return partial(bundle.content, entry.file), bundle.files[entry.file].sha256, name
 
 
 def next_values(outputs: Mapping[str, Array]) -> dict[str, Array]:
@@ -267,10 +281,20 @@ def initial_state(bundle: Bundle) -> State:
         for name, part in Slots.empty(capacity, encoder.d_model)._asdict().items():
             spec = TensorSpec((1, *part.shape), part.dtype.name, float(part.flat[0]))
             inputs.setdefault(f"state.bank.{i}.{name}", spec)
-    return MappingProxyType({name: _fresh(spec) for name, spec in inputs.items()})
+    return MappingProxyType(_fresh(inputs))
 
 
-def _fresh(spec: TensorSpec) -> Array:
-    array: Array = np.full(spec.shape, spec.initial, np.dtype(spec.dtype))
-    array.flags.writeable = False
-    return array
+def _fresh(specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
+    """Arrays full of what each begins with, not to be written to; those that are full of the same share memory."""
+    sizes: dict[tuple[str, float], int] = {}
+    for spec in specs.values():
+        kind = spec.dtype, spec.initial
+        sizes[kind] = max(sizes.get(kind, 0), math.prod(spec.shape))
+    full: dict[tuple[str, float], Array] = {}
+    for (dtype, initial), size in sizes.items():
+        full[dtype, initial] = np.full(size, initial, np.dtype(dtype))
+        full[dtype, initial].flags.writeable = False
+    return {
+        name: full[spec.dtype, spec.initial][: math.prod(spec.shape)].reshape(spec.shape)
+        for name, spec in specs.items()
+    }

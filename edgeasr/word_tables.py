@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -52,15 +53,42 @@ def word_graph(
     folder:          where tables are kept; None for the user's cache folder
     errors:          BundleError for a file that is damaged
     """
-    path = (folder or cache_folder()) / f"words-{sha256}.tables"
+    path = _path(sha256, folder)
     kept = _mapped(path)
     if kept is None:
-        model = LanguageModel.from_bytes(content(), name)
-        made = _arrays({**_fields(model), "lexicon": lexicon_of(model)})
+        made = _made(content, name)
         kept = (_mapped(path) if _keep(path, made) else None) or made
     parts = {part: kind(**_fields_under(part, kept)) for part, kind in _KINDS.items()}
     lexicon = parts.pop("lexicon")
     return WordGraph(LanguageModel(**parts), search, lexicon)
+
+
+def keep_tables(content: Callable[[], bytes], sha256: str, name: str, folder: Path | None = None) -> None:
+    """Make the tables of a language model's file, unless they are kept or cannot be; all as for `word_graph`.
+
+    For a moment it takes half of the memory of a program that listens: best before anything else is loaded.
+    """
+    path = _path(sha256, folder)
+    if not _are_kept(path) and _can_keep(path):
+        _keep(path, _made(content, name))
+
+
+def _path(sha256: str, folder: Path | None) -> Path:
+    return (folder or cache_folder()) / f"words-{sha256}.tables"
+
+
+def _are_kept(path: Path) -> bool:
+    """Whether there are tables of this layout; they may be damaged."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
+
+
+def _made(content: Callable[[], bytes], name: str) -> Arrays:
+    model = LanguageModel.from_bytes(content(), name)
+    return _arrays({**_fields(model), "lexicon": lexicon_of(model)})
 
 
 def _fields(part: Any) -> dict[str, Any]:
@@ -107,12 +135,22 @@ def _read_list(file: BinaryIO) -> tuple[list[Any], int]:
     return json.loads(text), len(head) + length
 
 
+def _can_keep(path: Path) -> bool:
+    """Whether the folder of a file is there, or can be made, and may be written to."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(path.parent, os.W_OK)
+
+
 def _keep(path: Path, arrays: Arrays) -> bool:
     """Write arrays in the place of what is there. returns: whether it could be done"""
     import tempfile
 
+    if not _can_keep(path):
+        return False
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".words-", delete=False) as file:
             try:
                 _write(file, arrays)

@@ -19,6 +19,7 @@ import soxr
 
 from edgeasr import microphone
 from edgeasr.audio import AudioBlock, AudioSource
+from edgeasr.cli.listen import _settled
 from edgeasr.errors import DeviceError
 from edgeasr.ladder import Budget
 
@@ -44,6 +45,14 @@ def heard(*arguments, data):
     """Run with raw audio on standard input."""
     done = subprocess.run(program("listen", "--source", "-", *arguments), input=data, capture_output=True, check=False)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_what_the_first_words_took_alone_goes_once_they_are_out(monkeypatch):
+    calls = []
+    monkeypatch.setattr("edgeasr.cli.listen.unmap_files", lambda: calls.append("unmapped"))
+    events = _settled(iter(["first", "second", "third"]))
+    assert (next(events), calls) == ("first", [])
+    assert (list(events), calls) == (["second", "third"], ["unmapped"])
 
 
 class TestFile:

@@ -18,6 +18,14 @@ def test_a_run_is_timed_and_weighed():
     assert found.peak_rss_mb is None or 20 < found.peak_rss_mb < 400
 
 
+def test_the_first_start_takes_little_more_memory_than_the_next(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first, second = (listen_to(DEMO_RECORDING, "--decoder", "lm").peak_rss_mb for _ in range(2))
+    if first is None:
+        pytest.skip("/proc does not tell how much memory a program took")
+    assert first < 1.15 * second
+
+
 def test_what_the_program_says_is_the_error(tmp_path):
     with pytest.raises(EdgeasrError, match=r"--source .*nowhere\.wav: .*nowhere\.wav"):
         listen_to(tmp_path / "nowhere.wav")

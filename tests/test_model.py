@@ -142,6 +142,16 @@ def test_the_first_state_is_that_of_torch(exported, fp32):
         assert found[name].dtype == array.dtype
 
 
+def test_what_is_empty_at_first_takes_memory_once(fp32):
+    found = fp32.init_state()
+    zeros = [array for array in found.values() if array.dtype == np.float32 and not array.any()]
+    largest = max(zeros, key=lambda array: array.nbytes)
+    assert len(zeros) > 10
+    assert all(np.shares_memory(array, largest) for array in zeros)
+    # Not so what is full of something else.
+    assert not np.shares_memory(found["state.bank.0.number"], found["state.seen"])
+
+
 def test_streams_share_a_model_and_nothing_else(fp32, features):
     alone, _ = run(fp32, features[:320])
     other = features[::-1][:320].copy()

@@ -9,7 +9,7 @@ from edgeasr.language_model import LanguageModel
 from edgeasr.language_model_file import packed
 from edgeasr.lexicon_search import SearchConfig, WordGraph
 from edgeasr.ngram_estimation import estimate
-from edgeasr.word_tables import word_graph
+from edgeasr.word_tables import keep_tables, word_graph
 
 TEXT = ["a b a c", "a b", "b a b c c", "c a b a", "d a b", "a c a b d", "b b a"]
 SAID = {"a": (("AX",), ("EY",)), "b": (("B", "IY"),), "d": (("D", "IY"),)}
@@ -56,6 +56,27 @@ def test_tables_are_made_once_and_mapped_from_then_on(tmp_path):
     assert kept.name == f"words-{SHA256}.tables"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
+
+
+def test_tables_can_be_made_before_they_are_wanted(tmp_path):
+    opened = Opened()
+    for _ in range(2):
+        keep_tables(opened, SHA256, "words.lm", tmp_path)
+    (kept,) = tmp_path.iterdir()
+    made = kept.read_bytes()
+    assert_same(graph(tmp_path, opened))
+    assert opened.times == 1
+    kept.write_bytes(b"edgeasr words 0\n" + made[16:])
+    keep_tables(opened, SHA256, "words.lm", tmp_path)
+    assert opened.times == 2
+    assert kept.read_bytes() == made
+
+
+def test_tables_that_cannot_be_kept_are_not_made_before_they_are_wanted(tmp_path):
+    in_the_way, opened = tmp_path / "file", Opened()
+    in_the_way.touch()
+    keep_tables(opened, SHA256, "words.lm", in_the_way / "cache")
+    assert opened.times == 0
 
 
 def test_they_lie_in_the_cache_folder_of_the_user(tmp_path, monkeypatch):

@@ -114,6 +114,8 @@ def listen(
     path = _store_path(remembered, store, remember=remember)
     hearing = listening(endpoint, gate=gate, explain=explain)
     own = own_words(grammar, grammar_threshold, hotwords, dictionary)
+    from edgeasr.bundle import Bundle, default_bundle
+    from edgeasr.model import keep_words
     from edgeasr.recognizer import Recognizer, load_model
 
     manager = ServiceManager.from_environment()
@@ -134,7 +136,10 @@ def listen(
     ):
         bridge = cast("BridgeSource", audio) if choice.is_bridge else None
         unmap_files()  # loading takes the most
-        loaded = load_model(model, backend=backend, threads=threads)
+        bundle = Bundle.load(model or default_bundle())
+        if decoder != "greedy":
+            keep_words(bundle)
+        loaded = load_model(bundle, backend=backend, threads=threads)
         memory = opened.enter_context(
             remembering(loaded, path, wanted=remember, max_mb=store_mb, max_days=store_days, recall=recall)
         )
@@ -167,7 +172,7 @@ def listen(
             if memory:
                 memory.begin_stream(audio.name)
                 events = memory.heard(events)
-            _print_events(acted_on(events), transcript_writer(wanted), status)
+            _print_events(_settled(acted_on(events)), transcript_writer(wanted), status)
         except (AudioFormatError, DeviceError):
             # A stream that is broken off may end in half a sample, or before the first.
             if not stop.requested:
@@ -205,6 +210,14 @@ def _events(
             audio.close()
 
     return recognizer.stream(audio, on_block)
+
+
+def _settled(events: Iterator[Event]) -> Iterator[Event]:
+    """The same; with the first of them the source, the model and the decoder have done what they do only once."""
+    for number, event in enumerate(events):
+        yield event
+        if number == 0:
+            unmap_files()
 
 
 def _print_events(events: Iterator[Event], writer: TranscriptWriter, status: StatusLine) -> None:
