@@ -10,6 +10,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import math
 import re
 import zlib
 from collections import Counter
@@ -33,7 +34,8 @@ _WORD_MASK = np.uint64((1 << WORD_BITS) - 1)
 _SHIFT = np.uint64(WORD_BITS)
 
 _BISECTIONS = 30
-_NORMAL = re.compile(r"[a-z']+(?: [a-z']+)*")
+_WORD = re.compile(r"[a-z']+")
+_NORMAL = re.compile(rf"{_WORD.pattern}(?: {_WORD.pattern})*")
 
 _OPENERS: Mapping[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
@@ -58,6 +60,43 @@ class NgramTable:
 
 
 @dataclass(frozen=True)
+class Frequencies:
+    """How often words are said elsewhere.
+
+    shares: of all that is said, each above 0
+    weight: of them beside the text's own shares, for words without a history
+    """
+
+    shares: Mapping[str, float]
+    weight: float = 0.0
+
+    @classmethod
+    def read(cls, path: Path, weight: float = 0.0) -> Frequencies:
+        """A list of words, one a line, each with a space and behind it a count or a share, of any scale.
+
+        What is not one word in the form of transcripts is left out.
+
+        raises: ConfigError for a file that cannot be read or is no such list
+        """
+        counts: dict[str, float] = {}
+        for number, line in enumerate(read_sentences([path]), 1):
+            try:
+                word, count = line.split()
+                counts[word] = float(count)
+                if not 0 < counts[word] < math.inf:
+                    raise ValueError
+            except ValueError as error:
+                raise ConfigError(
+                    f"{path}, line {number}: got {line.strip()!r}, wanted a word and a number above 0"
+                ) from error
+        total = math.fsum(counts.values())
+        shares = {word: count / total for word, count in counts.items() if _WORD.fullmatch(word)}
+        if not shares:
+            raise ConfigError(f"got no word of a to z in {path}, wanted one a line with how often it is said")
+        return cls(shares, weight)
+
+
+@dataclass(frozen=True)
 class Ngrams:
     """A back-off model. words: by id, the special ones first; tables: by order, from 1"""
 
@@ -69,23 +108,32 @@ class Ngrams:
         return sum(len(table.keys) for table in self.tables)
 
 
-def estimate(sentences: Iterable[str], *, order: int, max_words: int, max_ngrams: int) -> Ngrams:
+def estimate(
+    sentences: Iterable[str],
+    *,
+    order: int,
+    max_words: int,
+    max_ngrams: int,
+    frequencies: Frequencies | None = None,
+) -> Ngrams:
     """A model of `sentences`, normalised as training texts are.
 
-    max_words:  size of the vocabulary, the most frequent ones
-    max_ngrams: pruned until it has so many at most, unigrams included
-    errors:     ConfigError for settings out of range and for a text without words
+    max_words:   size of the vocabulary, the most frequent ones
+    max_ngrams:  pruned until it has so many at most, unigrams included
+    frequencies: of words in other speech or text: they count for the vocabulary as much as the text does, and for
+                 words without a history instead of a uniform distribution
+    errors:      ConfigError for settings out of range and for a text without words
     """
     if not 1 <= order <= MAX_ORDER:
         raise ConfigError(f"got order {order}, wanted 1 to {MAX_ORDER}")
     if not 1 <= max_words <= MAX_WORDS:
         raise ConfigError(f"got {max_words} as the number of words, wanted 1 to {MAX_WORDS}")
-    words, stream = _read(sentences, max_words)
+    words, stream = _read(sentences, max_words, frequencies)
     if max_ngrams < len(words):
         raise ConfigError(f"got {max_ngrams} n-grams at most, wanted {len(words)} or more: each word is one")
     raw = [_counted(_windows(stream, n)) for n in range(1, order + 1)]
     raw[0] = _all_words(*raw[0], len(words))
-    tables = _kneser_ney(raw, len(words))
+    tables = _kneser_ney(raw, _zerograms(words, frequencies), frequencies.weight if frequencies else 0.0)
     return Ngrams(words, _pruned(tables, [counts for _, counts in raw], max_ngrams))
 
 
@@ -131,13 +179,19 @@ def log_prob(tables: Sequence[NgramTable], keys: Keys) -> Floats:
     return result
 
 
-def _read(sentences: Iterable[str], max_words: int) -> tuple[tuple[str, ...], NDArray[np.uint64]]:
+def _read(
+    sentences: Iterable[str], max_words: int, frequencies: Frequencies | None
+) -> tuple[tuple[str, ...], NDArray[np.uint64]]:
     """The vocabulary, and the text as ids with a start and an end around each sentence."""
     texts = [text for sentence in sentences if (text := normal_sentence(sentence))]
     counts = Counter(word for text in texts for word in text.split())
     if not counts:
         raise ConfigError("got a text without words, wanted sentences, one a line")
-    ranked = sorted(counts, key=lambda word: (-counts[word], word))[:max_words]
+    shares: Mapping[str, float] = counts
+    if frequencies:
+        total, others = counts.total(), frequencies.shares
+        shares = {word: counts[word] / total + others.get(word, 0.0) for word in {*counts, *others}}
+    ranked = sorted(shares, key=lambda word: (-shares[word], word))[:max_words]
     words = (*SPECIAL_WORDS, *ranked)
     ids = {word: number for number, word in enumerate(words)}
     stream: list[int] = []
@@ -172,7 +226,19 @@ def _counted(keys: Keys) -> tuple[Keys, Ints]:
     return unique, counts.astype(np.int64)
 
 
-def _kneser_ney(raw: Sequence[tuple[Keys, Ints]], vocabulary_size: int) -> list[NgramTable]:
+def _zerograms(words: Sequence[str], frequencies: Frequencies | None) -> Floats:
+    """What is known of words without any text: uniform but for their frequencies elsewhere; of all but the start."""
+    uniform = np.full(len(words), 1.0 / (len(words) - 1))
+    if not frequencies:
+        return uniform
+    least = min(frequencies.shares.values())
+    special = len(SPECIAL_WORDS)
+    known = np.array([frequencies.shares.get(word, least) for word in words[special:]])
+    uniform[special:] = known / known.sum() * uniform[special:].sum()
+    return uniform
+
+
+def _kneser_ney(raw: Sequence[tuple[Keys, Ints]], zerograms: Floats, weight: float) -> list[NgramTable]:
     tables: list[NgramTable] = []
     for order in range(1, len(raw) + 1):
         keys, counts = raw[order - 1] if order == len(raw) else _continuations(raw, order)
@@ -182,7 +248,7 @@ def _kneser_ney(raw: Sequence[tuple[Keys, Ints]], vocabulary_size: int) -> list[
         total = np.add.reduceat(counts, starts).astype(np.float64)
         backoff = np.add.reduceat(discounts, starts) / total
         if order == 1:
-            lower = np.full(len(keys), 1.0 / (vocabulary_size - 1))
+            lower = zerograms
         else:
             below = tables[-1]
             lower = np.exp(below.log_probs[find(below.keys, suffix(keys, order))[0]])
@@ -190,6 +256,7 @@ def _kneser_ney(raw: Sequence[tuple[Keys, Ints]], vocabulary_size: int) -> list[
             below.log_backoff[history] = np.log(backoff)
         probs = (counts - discounts) / total[group] + backoff[group] * lower
         if order == 1:
+            probs = (1 - weight) * probs + weight * zerograms
             probs[START] = 1e-20
         tables.append(NgramTable(keys, np.log(probs), np.zeros(len(keys))))
     return tables

@@ -272,3 +272,21 @@ def test_commands_take_a_decoder(tmp_path):
         assert without.code == 2
         assert "has no language model" in without.err
         assert "Invalid value for '--decoder'" in edgeasr(*command, "--decoder", "guess").err
+
+
+def test_words_that_the_text_lacks_come_from_a_list_of_frequencies(text, dictionary, tmp_path):
+    (tmp_path / "frequencies.txt").write_text("abca 50\ndada 30\n")
+    (tmp_path / "more.dict").write_text(dictionary.read_text() + "dada D AA1 D AA0\n")
+    options = ("--dictionary", tmp_path / "more.dict", "--frequencies", tmp_path / "frequencies.txt")
+    done = edgeasr("lm", "build", text, *options, "--max-words", 2, "--output", tmp_path / "words.lm")
+    assert done.code == 0
+    assert tuple(LanguageModel.load(tmp_path / "words.lm").words) == ("abca", "dada")
+
+
+def test_a_list_without_numbers_is_refused(text, dictionary, tmp_path):
+    (tmp_path / "frequencies.txt").write_text("abca\n")
+    options = ("--dictionary", dictionary, "--frequencies", tmp_path / "frequencies.txt")
+    done = edgeasr("lm", "build", text, *options, "--output", tmp_path / "words.lm")
+    assert done.code != 0
+    assert "frequencies.txt, line 1: got 'abca', wanted a word and a number above 0" in done.err
+    assert not (tmp_path / "words.lm").exists()

@@ -12,6 +12,7 @@ from edgeasr.ngram_estimation import (
     START,
     UNKNOWN,
     WORD_BITS,
+    Frequencies,
     estimate,
     log_prob,
     read_sentences,
@@ -117,3 +118,57 @@ def test_a_text_that_cannot_be_read_is_refused(tmp_path, name, content):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=name):
         list(read_sentences([tmp_path / name]))
+
+
+SAID_ELSEWHERE = {"a": 0.5, "e": 0.3, "b": 0.15, "f": 0.05}
+
+
+def test_words_that_the_text_lacks_come_by_their_frequencies():
+    frequencies = Frequencies(SAID_ELSEWHERE)
+    assert estimate(TEXT, order=2, max_words=4, max_ngrams=99, frequencies=frequencies).words[3:] == (
+        "a",
+        "b",
+        "e",
+        "c",
+    )
+    model = estimate(TEXT, **EVERYTHING, frequencies=frequencies)
+    assert probability(model, "e") == pytest.approx(6 * probability(model, "f"))
+    assert probability(model, "a", "b") > probability(model, "a", "e") > probability(model, "a", "f") > 0
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.4])
+def test_with_frequencies_too_probabilities_sum_to_one(weight):
+    model = estimate(TEXT, **EVERYTHING, frequencies=Frequencies(SAID_ELSEWHERE, weight))
+    followers = [word for word in model.words if word != "<s>"]
+    for history in [(), ("a",), ("f",), ("<s>",), ("a", "b"), ("b", "e")]:
+        assert sum(probability(model, *history, word) for word in followers) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_higher_weight_brings_words_nearer_to_their_frequencies():
+    low, high = (estimate(TEXT, **EVERYTHING, frequencies=Frequencies(SAID_ELSEWHERE, w)) for w in (0.0, 0.5))
+    assert probability(low, "e") < probability(high, "e") < 0.3
+    assert probability(low, "c") > probability(high, "c")
+
+
+def test_frequencies_are_shares_of_all_that_is_listed(tmp_path):
+    path = tmp_path / "frequencies.txt"
+    path.write_text("the\t60\nit's 20\n1998 15\nnew-york 5\n")
+    assert Frequencies.read(path, 0.1) == Frequencies({"the": 0.6, "it's": 0.2}, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("the 3\nof\n", "line 2: got 'of', wanted a word and a number"),
+        ("the 3\nof course 2\n", "line 2: got 'of course 2'"),
+        ("the many\n", "line 1"),
+        ("the -1\n", "line 1"),
+        ("the nan\n", "line 1"),
+        ("1998 3\n", "no word of a to z"),
+        ("", "no word of a to z"),
+    ],
+)
+def test_what_is_no_list_of_frequencies_is_refused(tmp_path, content, message):
+    (tmp_path / "frequencies.txt").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        Frequencies.read(tmp_path / "frequencies.txt")

@@ -15,6 +15,8 @@ from edgeasr.cli.terminal import StatusLine, write_out
 if TYPE_CHECKING:
     from edgeasr.lm_tuning import Trial
 
+_TOLD_EVERY = 1000
+
 lm = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Language models: build, add to a bundle, tune.")
 
 Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder or .edgeasr file; the model stays as it is.")]
@@ -22,6 +24,35 @@ Output = Annotated[
     Path | None, typer.Option(metavar="BUNDLE", help="Where to write the new bundle instead of in the old one's place.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@lm.command()
+def text(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...", help="Dumps of Wikipedia's articles, .xml or .xml.bz2, or the folder of WordNet."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The text to write, one sentence a line.")],
+) -> None:
+    """Take sentences out of what others publish, in the form of transcripts, for `edgeasr lm build`.
+
+    Needs edgeasr[text].
+    """
+    from edgeasr.corpora.texts import sentences
+
+    count = words = 0
+    partial = output.with_name(output.name + ".partial")
+    with StatusLine(sys.stderr) as status, partial.open("w", encoding="utf-8") as file:
+        for source in sources:
+            for sentence in sentences(source):
+                file.write(sentence + "\n")
+                count, words = count + 1, words + len(sentence.split())
+                if count % _TOLD_EVERY == 0:
+                    status.show(f"{source.name}: {count:,} sentences")
+    partial.replace(output)
+    write_out(f"Wrote {output}: {count:,} sentences, {words:,} words\n")
 
 
 @lm.command()
@@ -36,6 +67,13 @@ def build(
         typer.Option(
             metavar="FILE",
             help="Pronunciations, as in the CMU dictionary; otherwise those of the bundled model's words.",
+        ),
+    ] = None,
+    frequencies: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Words and how often each is said today, one a line: they count for the vocabulary as the text does.",
         ),
     ] = None,
     max_words: Annotated[int, typer.Option(min=1, help="Vocabulary: the most frequent words.")] = 60_000,
@@ -54,14 +92,17 @@ def build(
     from edgeasr.bundle_language_model import bundled_dictionary
     from edgeasr.language_model_file import packed
     from edgeasr.letter_to_sound import completed
-    from edgeasr.ngram_estimation import estimate, read_sentences
+    from edgeasr.ngram_estimation import Frequencies, estimate, read_sentences
     from edgeasr.ngram_tables import SPECIAL_WORDS
     from edgeasr.phones import read_dictionary
 
     began_s = time.monotonic()
     with StatusLine(sys.stderr) as status:
         status.show(f"counting {', '.join(map(str, texts))}")
-        ngrams = estimate(read_sentences(texts), order=order, max_words=max_words, max_ngrams=max_ngrams)
+        said_today = Frequencies.read(frequencies) if frequencies else None
+        ngrams = estimate(
+            read_sentences(texts), order=order, max_words=max_words, max_ngrams=max_ngrams, frequencies=said_today
+        )
         status.show("looking up pronunciations")
         known = read_dictionary(dictionary) if dictionary else bundled_dictionary()
         said = completed(ngrams.words[len(SPECIAL_WORDS) :], known)
