@@ -86,10 +86,8 @@ class LexiconDecoder(SegmentClock):
             self._held_id = _BLANK_ID
             self._search.accept(one, frame)
         if ids:
-            self._hypothesis = None
-            self._settle()
             # Whether it is speech must not depend on who asks when.
-            self.hypothesis()
+            self._hypothesis = self._words(self._settle())
             if not self._trusted:
                 # No rule ends a noise that never pauses.
                 del self._stable[:-_MAX_NOISE_WORDS]
@@ -97,15 +95,7 @@ class LexiconDecoder(SegmentClock):
     def hypothesis(self) -> tuple[Word, ...]:
         """Words of the current segment so far; only the last can be unfinished."""
         if self._hypothesis is None:
-            best = self._best()
-            words = (
-                *self._stable,
-                *self._open_words(self._record(best)),
-                *last_word(self._graph, self._search, best, self.frame_s),
-            )
-            # What was once shown stays: a stable prefix never changes.
-            self._trusted = self._trusted or mean_conf(words) >= self._graph.config.min_conf
-            self._hypothesis = words if self._trusted else ()
+            self._hypothesis = self._words(self._best())
         return self._hypothesis
 
     def finish(self) -> None:
@@ -148,12 +138,24 @@ class LexiconDecoder(SegmentClock):
         self._hypothesis = None
         self._trusted = trusted  # that it is speech
 
-    def _settle(self) -> None:
-        """Make stable what all prefixes agree on, and forget what is no longer needed."""
-        search = self._search
-        path = search.path(self._record(self._best()), self._settled)
+    def _words(self, best: int) -> tuple[Word, ...]:
+        """Those of the segment up to a prefix, once they are believed."""
+        words = (
+            *self._stable,
+            *self._open_words(self._record(best)),
+            *last_word(self._graph, self._search, best, self.frame_s),
+        )
+        # What was once shown stays: a stable prefix never changes.
+        self._trusted = self._trusted or mean_conf(words) >= self._graph.config.min_conf
+        return words if self._trusted else ()
+
+    def _settle(self) -> int:
+        """Make stable what all prefixes agree on, and forget what is no longer needed. returns: the prefix to show"""
+        search, best = self._search, self._best()
+        path = search.path(self._record(best), self._settled)
         if len(path) > _MAX_OPEN_WORDS:
             search.keep_through(path[len(path) // 2])
+            best = self._best()
         common = search.common_record(self._settled)
         if common != self._settled:
             self._stable.extend(self._open_words(common))
@@ -161,6 +163,7 @@ class LexiconDecoder(SegmentClock):
         if len(search.records) > _MAX_RECORDS:
             search.forget(self._settled)
             self._settled = NO_RECORD
+        return best
 
     def _best(self) -> int:
         """The prefix to show: the likeliest, those that end with a word preferred."""

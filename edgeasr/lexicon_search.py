@@ -289,7 +289,7 @@ class PrefixSearch:
 
     def _wait(self, heard: Heard, frame: int) -> None:
         """A frame in which no prefix gets longer."""
-        stay = self._stay(heard)
+        stay = self._stay(heard, self.scores)
         total = stay[BLANK] + stay[TOKEN]
         best = _highest(total)
         self.behind += math.log(best)
@@ -299,20 +299,20 @@ class PrefixSearch:
             self.keep(kept)
         _hold(self.whole, self.parts, heard.log_probs, frame)
 
-    def _stay(self, heard: Heard) -> Doubles:
-        """(2, N) probabilities of the present prefixes after a frame, if none gets longer."""
-        blank, token = self.parts[:SOUNDS]
-        stay = np.empty((2, len(blank)))
-        np.add(blank, token, out=stay[BLANK])
-        stay[BLANK] *= heard.blank
+    def _stay(self, heard: Heard, scores: Doubles) -> Doubles:
+        """(2, N) probabilities of the present prefixes after a frame, if none gets longer. scores: those before it"""
+        token = self.parts[TOKEN]
+        stay = np.empty((2, len(token)))
+        np.multiply(scores, heard.blank, out=stay[BLANK])
         np.multiply(token, heard.probs[self.whole[LABEL]], out=stay[TOKEN])
         return stay
 
     def _candidates(self, heard: Heard) -> _Candidates:
         """All prefixes that a frame may make of the present ones, but those far behind."""
-        graph, stay = self.graph, self._stay(heard)
+        graph, scores = self.graph, self.scores
+        stay = self._stay(heard, scores)
         total = stay[BLANK] + stay[TOKEN]
-        longer, floor = self._longer(heard, _highest(total))
+        longer, floor = self._longer(heard, scores, _highest(total))
         ended = self._ended(longer, floor)
         stays = (total > floor).nonzero()[0]
         num_stays = len(stays)
@@ -333,16 +333,17 @@ class PrefixSearch:
         source = np.concatenate((stays, longer.source, longer.source[ended.source]))
         return _Candidates(source, now, probs, ended.word, (num_stays, num_both))
 
-    def _longer(self, heard: Heard, best: float) -> tuple[_Longer, float]:
+    def _longer(self, heard: Heard, scores: Doubles, best: float) -> tuple[_Longer, float]:
         """The present prefixes with one more phone, after the same phone only from a blank, but those far behind.
 
+        scores:  of the present prefixes
         best:    the highest probability of a prefix that does not get longer
         returns: also the probability that is far behind the best of all
         """
         node, state, label = self.whole[:KEY]
         source, phone, child = self.graph.children(node, state, heard.phones)
         from_blank = label[source] == phone
-        prob = np.where(from_blank, self.parts[BLANK][source], self.scores[source])
+        prob = np.where(from_blank, self.parts[BLANK][source], scores[source])
         prob *= heard.probs[phone]
         prob *= np.exp(self.graph.gain[child], dtype=np.float64)
         floor = max(best, _highest(prob)) * self._least
