@@ -26,6 +26,11 @@ def test_the_first_start_takes_little_more_memory_than_the_next(tmp_path, monkey
     assert first < 1.15 * second
 
 
+def test_a_start_imports_no_reader_of_zips():
+    code = "import sys, edgeasr.recognizer; print('zipfile' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
+
+
 def test_what_the_program_says_is_the_error(tmp_path):
     with pytest.raises(EdgeasrError, match=r"--source .*nowhere\.wav: .*nowhere\.wav"):
         listen_to(tmp_path / "nowhere.wav")
