@@ -1,24 +1,26 @@
 """The file of a language model: a zip of arrays (npz, nothing pickled), 2 to 3 bytes an n-gram.
 
 It holds the words, and for every order how many words follow each history, those words, and log-probabilities and
-back-off weights as one of 256 values; and how the words are said.
+back-off weights as one of 64 values, of single words as one of 256; and how the words are said.
 """
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeasr.array_files import Arrays, read_arrays
+from edgeasr.array_files import Arrays, packed_arrays, read_arrays
 from edgeasr.language_model import Pronunciations, Words
 from edgeasr.ngram_estimation import Ngrams, NgramTable, find, prefix
 from edgeasr.ngram_tables import LEVELS, SPECIAL_WORDS, WORD_BITS, NgramTables, OrderedNgrams
 from edgeasr.phones import Dictionary
 
 FORMAT_VERSION = 1
+
+# A tenth smaller than with 256, and no word is heard differently.
+_FEW_LEVELS = 64
 
 _BUILD_AGAIN = "build the language model again"
 
@@ -43,13 +45,12 @@ def packed(ngrams: Ngrams, dictionary: Dictionary) -> bytes:
             arrays[f"words{number}"] = last.view(np.uint8).reshape(-1, 2).T.copy()
             followed = followers > 0
             arrays[f"backoff{number - 1}"], arrays[f"backoff_values{number - 1}"] = _coded(
-                previous.log_backoff[followed]
+                previous.log_backoff[followed], _FEW_LEVELS
             )
-        arrays[f"prob{number}"], arrays[f"prob_values{number}"] = _coded(table.log_probs)
+        levels = LEVELS if number == 1 else _FEW_LEVELS
+        arrays[f"prob{number}"], arrays[f"prob_values{number}"] = _coded(table.log_probs, levels)
         previous = table
-    stream = io.BytesIO()
-    np.savez_compressed(stream, **arrays)
-    return stream.getvalue()
+    return packed_arrays(arrays)
 
 
 def unpacked(content: bytes, name: str) -> tuple[Words, Pronunciations, NgramTables]:
@@ -57,12 +58,12 @@ def unpacked(content: bytes, name: str) -> tuple[Words, Pronunciations, NgramTab
     return read_arrays(content, _checked, name=f"language model {name}", writer="`edgeasr lm build`", mend=_BUILD_AGAIN)
 
 
-def _coded(values: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Each value as the nearest of 256: three quarters are spread as the values are, a quarter evenly."""
+def _coded(values: NDArray[np.float64], most: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Each value as the nearest of so many: three quarters are spread as the values are, a quarter evenly."""
     levels = np.unique(values)
-    if len(levels) > LEVELS:
-        even = LEVELS // 4
-        common = np.quantile(values, (np.arange(LEVELS - even) + 0.5) / (LEVELS - even))
+    if len(levels) > most:
+        even = most // 4
+        common = np.quantile(values, (np.arange(most - even) + 0.5) / (most - even))
         levels = np.unique(np.concatenate([common, np.linspace(levels[0], levels[-1], even)]))
     codes = np.searchsorted((levels[1:] + levels[:-1]) / 2, values)
     return codes.astype(np.uint8), levels.astype(np.float32)

@@ -68,10 +68,10 @@ class Frequencies:
     """
 
     shares: Mapping[str, float]
-    weight: float = 0.0
+    weight: float = 0.1
 
     @classmethod
-    def read(cls, path: Path, weight: float = 0.0) -> Frequencies:
+    def read(cls, path: Path, weight: float = 0.1) -> Frequencies:
         """A list of words, one a line, each with a space and behind it a count or a share, of any scale.
 
         What is not one word in the form of transcripts is left out.
