@@ -191,6 +191,10 @@ class HotwordModel:
         gained, phrase = self._automaton.step(phrase, numbers)
         return (log_probs + gained * self.scale).astype(np.float32), after * len(self._automaton) + phrase
 
+    def score_end(self, states: Ints) -> Floats:
+        """As of a language model."""
+        return self._model.score_end(states // len(self._automaton))
+
 
 class HotwordGraph(WordGraph):
     """A language model with hotwords, for the search."""
@@ -201,6 +205,9 @@ class HotwordGraph(WordGraph):
 
     def if_ended(self, states: Ints) -> NDArray[np.float64]:
         return np.exp(-self._hot.owed(states))
+
+    def if_last(self, states: Ints) -> NDArray[np.float64]:
+        return np.exp(self.config.lm_weight * self._hot.score_end(states).astype(np.float64))
 
 
 def hotword_graph(graph: WordGraph, hotwords: Hotwords, ways: Ways) -> HotwordGraph:

@@ -38,11 +38,11 @@ class LexiconDecoder(SegmentClock):
     """Prefix beam search over a lexicon with a word language model (`lexicon_search.py`).
 
     It takes log-probabilities of phones. The hypothesis is the likeliest prefix; where its last word is unfinished,
-    that is the likeliest that begins so. Words are stable once all prefixes that are kept begin with them. A word
-    starts with the first frame of its first phone and ends where it is complete, after the first frame of its last
-    one. Its confidence is the geometric mean over its phones of the highest posterior that the acoustic model gave
-    each: a word that only the language model wanted has a low one. While all words of a segment have such, it is taken
-    for noise and has no words.
+    that is the likeliest that begins so; once the segment has ended, it is what is likeliest as a whole sentence.
+    Words are stable once all prefixes that are kept begin with them. A word starts with the first frame of its first
+    phone and ends where it is complete, after the first frame of its last one. Its confidence is the geometric mean
+    over its phones of the highest posterior that the acoustic model gave each: a word that only the language model
+    wanted has a low one. While all words of a segment have such, it is taken for noise and has no words.
 
     frame_s: duration of a frame
     """
@@ -99,7 +99,9 @@ class LexiconDecoder(SegmentClock):
         return self._hypothesis
 
     def finish(self) -> None:
-        """As in `Decoder`. Nothing waits."""
+        """As in `Decoder`. Nothing waits, but what is shown now is a whole sentence."""
+        self._ended = True
+        self._hypothesis = None
 
     def use(self, graph: WordGraph) -> None:
         """Decode from the next frame on with another beam. graph: that of before with another one, see `with_beam`"""
@@ -137,6 +139,7 @@ class LexiconDecoder(SegmentClock):
         self._settled = NO_RECORD  # the last record of the stable words
         self._hypothesis = None
         self._trusted = trusted  # that it is speech
+        self._ended = False
 
     def _words(self, best: int) -> tuple[Word, ...]:
         """Those of the segment up to a prefix, once they are believed."""
@@ -170,6 +173,8 @@ class LexiconDecoder(SegmentClock):
         search = self._search
         scores = np.where(search.whole[NODE] == ROOT, search.scores, search.scores * _UNFINISHED_PENALTY)
         scores *= self._graph.if_ended(search.whole[STATE])
+        if self._ended:
+            scores *= self._graph.if_last(search.whole[STATE])
         return int(scores.argmax())
 
     def _record(self, prefix: int) -> int:

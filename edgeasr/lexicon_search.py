@@ -139,6 +139,11 @@ class WordGraph:
         """What probabilities are worth if nothing follows, by the states of their prefixes."""
         return 1.0
 
+    def if_last(self, states: Ints) -> Doubles:
+        """What probabilities are worth if a sentence ends, by the states of their prefixes."""
+        assert isinstance(self.model, LanguageModel)
+        return np.exp(self.config.lm_weight * self.model.score_end(states).astype(np.float64))
+
     def place_after(self, phones: Ints) -> Ints:
         """Where prefixes are whose word is complete: at the root, told apart by the phone that a blank must follow."""
         return phones + len(self.lexicon)

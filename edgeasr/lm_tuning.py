@@ -71,6 +71,7 @@ def errors_of(graph: WordGraph, speech: Iterable[Heard], config: ModelConfig) ->
         decoder = LexiconDecoder(graph, config.frame_s)
         for start in range(0, len(one.log_probs), chunk_frames):
             decoder.accept(one.log_probs[start : start + chunk_frames])
+        decoder.finish()
         errors += word_errors(one.text, decoder.text)
     return errors
 

@@ -131,6 +131,15 @@ class TestGraph:
         graph = hotword_graph(GRAPH, [Hotword("zebu", 6.0)], {"zebu": (("Z", "IY", "B", "UW"),)})
         assert heard("DH AX Z IY B UW W AX Z K OW L D _", graph) == "the zebu was cold"
 
+    def test_a_segment_ends_as_without_hotwords(self):
+        plain = WordGraph(toys["language_model"](toys["ENDS"]), SearchConfig(min_conf=0.0))
+        for graph in (plain, hotword_graph(plain, [Hotword("zebu", 6.0)], {"zebu": (("Z", "IY", "B", "UW"),)})):
+            decoder = LexiconDecoder(graph, 0.04)
+            decoder.accept(emissions("DH AX _ M _ N _", also=toys["EITHER"]))
+            assert decoder.text == "the men"
+            decoder.finish()
+            assert decoder.text == "the man"
+
     def test_other_pronunciations_of_a_word_are_added(self):
         path = "DH AX M AA JH IY N _"
         graph = hotword_graph(GRAPH, [Hotword("man", 1.0)], {"man": (("M", "AA", "JH", "IY", "N"),)})

@@ -72,6 +72,10 @@ GRAPH = WordGraph(MODEL, SearchConfig())
 OPEN = WordGraph(MODEL, SearchConfig(min_conf=0.0))  # takes everything for speech
 
 
+ENDS = ["the men in the house"] * 6 + ["the man"] * 2
+EITHER = {4: {"EH": 0.4, "AE": 0.4}}  # of "men" and "man"
+
+
 def new_decoder(words=GRAPH) -> Decoder:
     return LexiconDecoder(words, FRAME_S)
 
@@ -122,6 +126,17 @@ def frames(words):
 @pytest.mark.parametrize("chunk_frames", [None, 1, 3, 4])
 def test_words_of_the_lexicon_are_heard(path, text, chunk_frames):
     assert decode(path, chunk_frames).text == text
+
+
+def test_once_a_segment_has_ended_what_is_a_whole_sentence_counts():
+    graph = WordGraph(language_model(ENDS), SearchConfig(min_conf=0.0))
+    decoder = decode("DH AX _ M _ N _", words=graph, also=EITHER)
+    assert decoder.text == "the men"
+    decoder.finish()
+    assert decoder.text == "the man"
+    decoder.reset()
+    decoder.accept(emissions("DH AX _ M _ N _", also=EITHER))
+    assert decoder.text == "the men"
 
 
 @pytest.mark.parametrize("way", ["W AX Z", "W AA Z"])
