@@ -20,11 +20,11 @@ from edgeasr.phones import PHONES, Dictionary
 _HASH_CHARS = 8
 
 
-def add_language_model(path: Path, file: Path, source: Mapping[str, Any], output: Path) -> Bundle:
+def add_language_model(path: Path, file: Path, sources: Sequence[Mapping[str, Any]], output: Path) -> Bundle:
     """Put a language model's file into a bundle; one that is there is replaced, and its weights are kept.
 
-    source: name and licence of its text
-    errors: BundleError for a bundle or a file that is damaged, and for a model without phones
+    sources: name and licence of each of its texts
+    errors:  BundleError for a bundle or a file that is damaged, and for a model without phones
     """
     bundle = Bundle.load(path)
     if bundle.config.phone_vocabulary_size != len(PHONES):
@@ -36,7 +36,7 @@ def add_language_model(path: Path, file: Path, source: Mapping[str, Any], output
     search = bundle.language_model.search if bundle.language_model else SearchConfig()
     content = file.read_bytes()
     name = f"words.{hashlib.sha256(content).hexdigest()[:_HASH_CHARS]}.lm"
-    return replace_in_bundle(path, output, {"language_model": _entry(name, search, [source])}, {name: content})
+    return replace_in_bundle(path, output, {"language_model": _entry(name, search, sources)}, {name: content})
 
 
 def remove_language_model(path: Path, output: Path) -> Bundle:

@@ -290,3 +290,19 @@ def test_a_list_without_numbers_is_refused(text, dictionary, tmp_path):
     assert done.code != 0
     assert "frequencies.txt, line 1: got 'abca', wanted a word and a number above 0" in done.err
     assert not (tmp_path / "words.lm").exists()
+
+
+def test_each_source_of_a_language_model_has_its_licence(bundle, words):
+    several = ("--source", "books", "--licence", "public domain", "--source", "talks", "--licence", "CC-BY-4.0")
+    assert edgeasr("lm", "add", bundle, words, *several).code == 0
+    sources = [{"name": "books", "licence": "public domain"}, {"name": "talks", "licence": "CC-BY-4.0"}]
+    assert json.loads(edgeasr("describe", bundle, "--json").out)["language_model_sources"] == sources
+    assert "Language model made of:\n  books: public domain\n  talks: CC-BY-4.0\n" in edgeasr("describe", bundle).out
+
+
+def test_a_source_without_a_licence_is_refused(bundle, words):
+    before = (bundle / "manifest.json").read_bytes()
+    done = edgeasr("lm", "add", bundle, words, *SOURCE, "--source", "talks")
+    assert done.code == 2
+    assert "got 2 sources and 1 licences" in done.err
+    assert (bundle / "manifest.json").read_bytes() == before

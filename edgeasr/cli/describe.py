@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -59,7 +60,9 @@ def _report(bundle: Bundle) -> dict[str, Any]:
         },
         "default_artefact": bundle.default_artefact,
         "language_model_bytes": bundle.files[language_model.file].size_bytes if language_model else None,
+        "language_model_sources": [dict(source) for source in language_model.sources] if language_model else [],
         "transducer_bytes": bundle.files[transducer.file].size_bytes if transducer else None,
+        "transducer_sources": [dict(source) for source in transducer.sources] if transducer else [],
         "state_bytes": _state_bytes(bundle),
         "wer": dict(bundle.wer),
         "licence": bundle.licence,
@@ -105,6 +108,14 @@ def _text(report: dict[str, Any]) -> str:
         f"Summaries: {merging}{gate}.",
         "",
         f"Licence {report['licence']}. Trained on:",
-        *(f"  {source['name']}: {source['licence']}" for source in sources),
+        *_listed(sources),
     ]
+    if report["language_model_sources"]:
+        lines += ["Language model made of:", *_listed(report["language_model_sources"])]
+    if others := [source for source in report["transducer_sources"] if source not in sources]:
+        lines += ["Transducer taught by these, too:" if sources else "Transducer taught by:", *_listed(others)]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _listed(sources: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [f"  {source['name']}: {source['licence']}" for source in sources]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeasr.cli.source_options import Licences, Sources, sources_of
 from edgeasr.cli.terminal import StatusLine, write_out
 
 if TYPE_CHECKING:
@@ -131,14 +132,14 @@ def build(
 def add(
     bundle: Bundle,
     language_model: Annotated[Path, typer.Argument(metavar="FILE", help="What `edgeasr lm build` wrote.")],
-    source: Annotated[str, typer.Option(metavar="TEXT", help="What text it was made of, for the manifest.")],
-    licence: Annotated[str, typer.Option(metavar="TEXT", help="The licence of that text, for the manifest.")],
+    source: Sources,
+    licence: Licences,
     output: Output = None,
 ) -> None:
     """Put a language model into a bundle, in the place of one that is there, whose weights are kept."""
     from edgeasr.bundle_language_model import add_language_model
 
-    made = add_language_model(bundle, language_model, {"name": source, "licence": licence}, output or bundle)
+    made = add_language_model(bundle, language_model, sources_of(source, licence), output or bundle)
     write_out(f"Wrote {made.path}; next: edgeasr lm tune {made.path} MANIFEST\n")
 
 

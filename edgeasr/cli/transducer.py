@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgeasr.cli.source_options import Licences, Sources, sources_of
 from edgeasr.cli.terminal import write_out
 
 transducer = typer.Typer(
@@ -26,14 +27,14 @@ def add(
         Path,
         typer.Argument(metavar="FILE", help="What `python -m edgeasr.train.transducer` wrote, or a bundle's own."),
     ],
-    source: Annotated[str, typer.Option(metavar="TEXT", help="What taught it, for the manifest.")],
-    licence: Annotated[str, typer.Option(metavar="TEXT", help="The licence of that, for the manifest.")],
+    source: Sources,
+    licence: Licences,
     output: Output = None,
 ) -> None:
     """Put a transducer into a bundle, in the place of one that is there. It must be of the same checkpoint."""
     from edgeasr.bundle_transducer import add_transducer
 
-    made = add_transducer(bundle, file, [{"name": source, "licence": licence}], output or bundle)
+    made = add_transducer(bundle, file, sources_of(source, licence), output or bundle)
     write_out(f"Wrote {made.path}\n")
 
 
