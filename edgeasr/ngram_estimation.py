@@ -30,6 +30,18 @@ from edgeasr.tokenizer import normalize_text
 MAX_ORDER = 64 // WORD_BITS
 MAX_WORDS = (1 << WORD_BITS) - len(SPECIAL_WORDS)
 
+# What is written so is said otherwise, and stands otherwise in transcripts.
+ABBREVIATIONS: Mapping[str, str] = {
+    "dr": "doctor",
+    "etc": "et cetera",
+    "jr": "junior",
+    "mr": "mister",
+    "mrs": "missus",
+    "sr": "senior",
+    "st": "saint",
+    "vs": "versus",
+}
+
 _WORD_MASK = np.uint64((1 << WORD_BITS) - 1)
 _SHIFT = np.uint64(WORD_BITS)
 
@@ -74,23 +86,27 @@ class Frequencies:
     def read(cls, path: Path, weight: float = 0.1) -> Frequencies:
         """A list of words, one a line, each with a space and behind it a count or a share, of any scale.
 
-        What is not one word in the form of transcripts is left out.
+        Abbreviations count for the words that they stand for; what else is no word of transcripts is left out.
 
         raises: ConfigError for a file that cannot be read or is no such list
         """
         counts: dict[str, float] = {}
         for number, line in enumerate(read_sentences([path]), 1):
             try:
-                word, count = line.split()
-                counts[word] = float(count)
-                if not 0 < counts[word] < math.inf:
+                written, count = line.split()
+                counts[written] = float(count)
+                if not 0 < counts[written] < math.inf:
                     raise ValueError
             except ValueError as error:
                 raise ConfigError(
                     f"{path}, line {number}: got {line.strip()!r}, wanted a word and a number above 0"
                 ) from error
         total = math.fsum(counts.values())
-        shares = {word: count / total for word, count in counts.items() if _WORD.fullmatch(word)}
+        shares: dict[str, float] = {}
+        for written, times in counts.items():
+            if _WORD.fullmatch(written):
+                for word in ABBREVIATIONS.get(written, written).split():
+                    shares[word] = shares.get(word, 0.0) + times / total
         if not shares:
             raise ConfigError(f"got no word of a to z in {path}, wanted one a line with how often it is said")
         return cls(shares, weight)

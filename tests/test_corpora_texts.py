@@ -12,7 +12,7 @@ from edgeasr.errors import ConfigError, ExtraMissingError
 edgeasr = run_path(str(Path(__file__).with_name("scripted_model.py")))["edgeasr"]
 
 MARKUP = """{{Infobox|name=Anton}}
-'''Anton''' (born 1905) was the 21st of [[painter|the painters]] who came to [[New York City|NY]].\
+'''Mr. Anton''' (born 1905) was the 21st of [[painter|the painters]] who came to [[New York City|NY]].\
 <ref>No.</ref> He didn't sell 40 pictures, for people&rsquo;s taste had changed by 1998, so he went home again!
 
 [[File:Anton.jpg|thumb|A picture of a painter who stands before his house in the north of the country, in summer.]]
@@ -20,7 +20,7 @@ MARKUP = """{{Infobox|name=Anton}}
 Energy is x^2 + y^2 = z^2 / (3 + 4) * 5 - {6} + <7> = 8 ^ 9. It was all that there was to be said about this matter.
 [[Category:Painters]]"""
 SAID = [
-    "anton born nineteen oh five was the twenty first of the painters who came to ny",
+    "mister anton born nineteen oh five was the twenty first of the painters who came to ny",
     "he didn't sell forty pictures for people's taste had changed by nineteen ninety eight so he went home again",
     "it was all that there was to be said about this matter",
 ]
@@ -74,6 +74,16 @@ def test_definitions_and_examples_become_sentences(wordnet):
 def test_numbers_are_said(wordnet, number, said):
     (wordnet / "data.noun").write_text(f"0 | in {number} or so\n")
     assert list(sentences(wordnet)) == [" ".join(f"in {said} or so".split())]
+
+
+def test_abbreviations_are_said(wordnet):
+    (wordnet / "data.noun").write_text(
+        "0 | Mr. and Mrs. Best, of St. Ives, e.g. etc.\n0 | the best drill vs no drill\n"
+    )
+    assert list(sentences(wordnet)) == [
+        "mister and missus best of saint ives for example et cetera",
+        "the best drill versus no drill",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,12 @@ def test_frequencies_are_shares_of_all_that_is_listed(tmp_path):
     assert Frequencies.read(path, 0.1) == Frequencies({"the": 0.6, "it's": 0.2}, 0.1)
 
 
+def test_abbreviations_count_for_what_they_stand_for(tmp_path):
+    path = tmp_path / "frequencies.txt"
+    path.write_text("mister 10\nmr 20\netc 5\nthe 65\n")
+    assert Frequencies.read(path).shares == pytest.approx({"mister": 0.3, "et": 0.05, "cetera": 0.05, "the": 0.65})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

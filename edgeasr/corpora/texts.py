@@ -15,6 +15,7 @@ from typing import IO, Any
 from xml.etree import ElementTree
 
 from edgeasr.errors import ConfigError, ExtraMissingError
+from edgeasr.ngram_estimation import ABBREVIATIONS
 from edgeasr.tokenizer import normalize_text
 
 _WORDNET_FILES = ("data.noun", "data.verb", "data.adj", "data.adv")
@@ -28,6 +29,8 @@ _NOTE = re.compile(r"<ref[^>/]*>.*?</ref>|<ref[^>]*/>|<!--.*?-->", re.DOTALL)
 _ORDINAL = re.compile(r"\b(\d{1,5})(?:st|nd|rd|th)\b")
 _NUMBER = re.compile(r"\d{1,3}(?:,\d{3})+|\d+")
 _YEAR = re.compile(r"1[1-9]\d\d|20[1-9]\d")
+_ABBREVIATION = re.compile(rf"\b({'|'.join(ABBREVIATIONS)})\b\.?", re.IGNORECASE)
+_LATIN = {"e.g.": "for example", "i.e.": "that is"}
 _LONGEST_NUMBER = 9  # in digits
 _QUOTE = re.compile(r"(?<![^\W_])'|'(?![^\W_])")
 
@@ -78,7 +81,8 @@ def _articles(dump: Path) -> Iterator[str]:
         for line in code.strip_code().split("\n"):
             paragraph = line.strip()
             if len(paragraph) >= _SHORTEST_PARAGRAPH:
-                yield from filter(_is_prose, _SENTENCE_END.split(unescape(paragraph)))
+                # Whose dots end no sentence.
+                yield from filter(_is_prose, _SENTENCE_END.split(_in_full(unescape(paragraph))))
 
 
 def _lines(path: Path) -> Iterator[str]:
@@ -105,8 +109,15 @@ def _is_prose(sentence: str) -> bool:
     return letters >= _LETTERS * len(sentence)
 
 
+def _in_full(text: str) -> str:
+    """Without abbreviations."""
+    for written, said in _LATIN.items():
+        text = text.replace(written, said)
+    return _ABBREVIATION.sub(lambda match: ABBREVIATIONS[match[1].lower()], text)
+
+
 def _sayer() -> Callable[[str], str]:
-    """What spells numbers out. raises: ExtraMissingError"""
+    """What spells numbers and abbreviations out. raises: ExtraMissingError"""
     try:
         from inflect import engine
     except ModuleNotFoundError as error:
@@ -126,7 +137,7 @@ def _sayer() -> Callable[[str], str]:
             return f" {words.number_to_words(digits[:2])} hundred "
         return f" {words.number_to_words(digits, group=2, zero='oh')} "
 
-    return lambda sentence: _NUMBER.sub(number, _ORDINAL.sub(ordinal, sentence))
+    return lambda sentence: _NUMBER.sub(number, _ORDINAL.sub(ordinal, _in_full(sentence)))
 
 
 def _readable(path: Path, read: Iterator[str]) -> Iterator[str]:
