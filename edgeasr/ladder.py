@@ -15,8 +15,8 @@ from edgeasr.config import require
 from edgeasr.model import AcousticModel
 
 # Of the beam that a bundle was tuned to, on a cheaper rung.
-_NARROW_BEAM = 2 / 3
-_NARROW_PREFIXES = 1 / 3
+_NARROW_BEAM = 4 / 7
+_NARROW_PREFIXES = 1 / 8
 # What a rung is taken to cost beside the next cheaper one until it was measured, and at most.
 _USUAL_GROWTH = 1.5
 _LARGEST_GROWTH = 3.0

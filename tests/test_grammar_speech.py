@@ -168,7 +168,7 @@ class TestPronunciations:
         monkeypatch.setattr(pronouncing, "is_installed", lambda: False)
         path = tmp_path / "network.jsgf"
         path.write_text(
-            "#JSGF V1.0;\ngrammar network;\npublic <a> = restart the\n zigbee (router | dongle | gateway);\n"
+            "#JSGF V1.0;\ngrammar network;\npublic <a> = restart the\n zigbee (router | zwave | gateway);\n"
         )
         return path
 
@@ -179,7 +179,7 @@ class TestPronunciations:
             Recognizer(model, grammar=network_words)
 
     def test_may_come_from_a_dictionary(self, model, network_words, tmp_path):
-        (tmp_path / "own.dict").write_text("zigbee Z IH1 G B IY0\ndongle D AO1 NG G AH0 L\n")
+        (tmp_path / "own.dict").write_text("zigbee Z IH1 G B IY0\nzwave Z IY1 W EY1 V\n")
         Recognizer(model, grammar=network_words, dictionary=tmp_path / "own.dict")
 
     def test_of_many_words_are_in_the_package(self):

@@ -36,7 +36,7 @@ class TestRungs:
         assert rungs == (
             best,
             replace(best, threads=1),
-            replace(best, threads=1, beam=best.beam * 2 / 3, max_prefixes=best.max_prefixes // 3),
+            replace(best, threads=1, beam=best.beam * 4 / 7, max_prefixes=best.max_prefixes // 8),
             Rung("greedy", 160, 1),
         )
 
