@@ -214,7 +214,7 @@ class TestGovernor:
         assert said[1][1].startswith("down to greedy, chunks of 160 ms, 1 thread: RTF 1.0")
         assert [line for _, line in said[2:]] == [
             "up to lm, beam 8 of 50 prefixes, chunks of 160 ms, 1 thread: room for 30 s",
-            "up to lm, beam 12 of 150 prefixes, chunks of 160 ms, 1 thread: room for 30 s",
+            "up to lm, beam 14 of 400 prefixes, chunks of 160 ms, 1 thread: room for 30 s",
         ]
         assert recognizer.decoder == "lm"
         assert [final.text for final in (finals[0], finals[-1])] == [best[0].text, best[-1].text]
