@@ -306,3 +306,16 @@ def test_a_source_without_a_licence_is_refused(bundle, words):
     assert done.code == 2
     assert "got 2 sources and 1 licences" in done.err
     assert (bundle / "manifest.json").read_bytes() == before
+
+
+def test_a_text_is_not_written_over(text, dictionary):
+    before = text.read_text()
+    done = edgeasr("lm", "build", text, "--dictionary", dictionary, "--output", text)
+    assert (done.code, text.read_text()) == (2, before)
+    assert "which is read, too: name another file" in done.err
+
+
+def test_an_empty_source_is_refused(bundle, words):
+    done = edgeasr("lm", "add", bundle, words, "--source", "", "--licence", "CC0-1.0")
+    assert done.code == 2
+    assert "got '' as a source or its licence" in done.err

@@ -122,3 +122,30 @@ def test_the_command_writes_all_or_nothing(tmp_path, wordnet):
     assert failed.code != 0
     assert f"cannot read {tmp_path / 'cut.xml'}" in failed.err
     assert output.read_text().count("\n") == 3
+
+
+def test_only_articles_are_taken_of_a_dump(tmp_path):
+    content = dump(MARKUP).replace(b"<revision>", b"<ns>%d</ns><revision>")
+    (tmp_path / "a.xml").write_bytes(content % 0)
+    (tmp_path / "talk.xml").write_bytes(content % 1)
+    assert list(sentences(tmp_path / "a.xml")) == SAID
+    with pytest.raises(ConfigError, match=r"no sentence in .*talk\.xml"):
+        list(sentences(tmp_path / "talk.xml"))
+
+
+def test_what_is_read_is_not_written_over(tmp_path, wordnet):
+    (tmp_path / "a.xml").write_bytes(dump(MARKUP))
+    before = (tmp_path / "a.xml").read_bytes()
+    done = edgeasr("lm", "text", tmp_path / "a.xml", "--output", tmp_path / "a.xml")
+    assert (done.code, (tmp_path / "a.xml").read_bytes()) == (2, before)
+    assert "which is read, too" in done.err
+    (tmp_path / "pipe").symlink_to("/dev/null")
+    assert "wanted a file" in edgeasr("lm", "text", wordnet, "--output", tmp_path / "pipe").err
+    assert (tmp_path / "pipe").is_symlink()
+
+
+def test_a_missing_source_is_named_before_the_first_is_read(tmp_path, wordnet):
+    done = edgeasr("lm", "text", wordnet, tmp_path / "no.xml", "--output", tmp_path / "text.txt")
+    assert done.code != 0
+    assert f"no file or folder {tmp_path / 'no.xml'}" in done.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["wordnet"]

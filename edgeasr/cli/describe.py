@@ -107,7 +107,7 @@ def _text(report: dict[str, Any]) -> str:
         *columns(rows, "<>>>>>"),
         f"Summaries: {merging}{gate}.",
         "",
-        f"Licence {report['licence']}. Trained on:",
+        f"Licence {report['licence']} of the weights. Trained on:",
         *_listed(sources),
     ]
     if report["language_model_sources"]:

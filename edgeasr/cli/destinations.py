@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -19,6 +20,15 @@ def require_file(path: Path, option: str) -> None:
             path.unlink()
     except OSError as error:
         raise _refused(error, path, option, "a file in a folder that is there and may be written to") from error
+
+
+def require_new_file(path: Path, inputs: Sequence[Path], option: str) -> None:
+    """As `require_file`. errors: a usage error, too, for what is read to make it, and for what is no file"""
+    if any(path.exists() and one.exists() and path.samefile(one) for one in inputs):
+        raise typer.BadParameter(f"got {path}, which is read, too: name another file", param_hint=f"'{option}'")
+    if path.exists() and not path.is_file():
+        raise typer.BadParameter(f"got {path}, wanted a file: name one", param_hint=f"'{option}'")
+    require_file(path, option)
 
 
 def require_folder(path: Path, option: str) -> None:

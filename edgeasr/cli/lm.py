@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgeasr.lm_tuning import Trial
 
 _TOLD_EVERY = 1000
+_MOST_WORDS = 65_533  # numbers of words have 16 bits, of which three are marks
 
 lm = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Language models: build, add to a bundle, tune.")
 
@@ -41,18 +42,26 @@ def text(
 
     Needs edgeasr[text].
     """
+    from edgeasr.cli.destinations import require_new_file
     from edgeasr.corpora.texts import sentences
+    from edgeasr.errors import ConfigError
 
+    require_new_file(output, sources, "--output")
+    if missing := [source for source in sources if not source.exists()]:
+        raise ConfigError(f"no file or folder {missing[0]}: check the path")
     count = words = 0
     partial = output.with_name(output.name + ".partial")
-    with StatusLine(sys.stderr) as status, partial.open("w", encoding="utf-8") as file:
-        for source in sources:
-            for sentence in sentences(source):
-                file.write(sentence + "\n")
-                count, words = count + 1, words + len(sentence.split())
-                if count % _TOLD_EVERY == 0:
-                    status.show(f"{source.name}: {count:,} sentences")
-    partial.replace(output)
+    try:
+        with StatusLine(sys.stderr) as status, partial.open("w", encoding="utf-8") as file:
+            for source in sources:
+                for sentence in sentences(source):
+                    file.write(sentence + "\n")
+                    count, words = count + 1, words + len(sentence.split())
+                    if count % _TOLD_EVERY == 0:
+                        status.show(f"{source.name}: {count:,} sentences")
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
     write_out(f"Wrote {output}: {count:,} sentences, {words:,} words\n")
 
 
@@ -74,10 +83,12 @@ def build(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Words and how often each is said today, one a line: they count for the vocabulary as the text does.",
+            help="Words and how often each is said, one a line: for the vocabulary, and words without a history.",
         ),
     ] = None,
-    max_words: Annotated[int, typer.Option(min=1, help="Vocabulary: the most frequent words.")] = 60_000,
+    max_words: Annotated[
+        int, typer.Option(min=1, max=_MOST_WORDS, help="Vocabulary: the most frequent words.")
+    ] = 60_000,
     max_ngrams: Annotated[
         int, typer.Option(min=1, help="Prune to so many n-grams, of 2 to 3 bytes each in the file.")
     ] = 3_000_000,
@@ -91,12 +102,14 @@ def build(
     punctuation but apostrophes. Takes a minute and 1 GB of memory for ten million words.
     """
     from edgeasr.bundle_language_model import bundled_dictionary
+    from edgeasr.cli.destinations import require_new_file
     from edgeasr.language_model_file import packed
     from edgeasr.letter_to_sound import completed
     from edgeasr.ngram_estimation import Frequencies, estimate, read_sentences
     from edgeasr.ngram_tables import SPECIAL_WORDS
     from edgeasr.phones import read_dictionary
 
+    require_new_file(output, [*texts, *filter(None, [frequencies, dictionary])], "--output")
     began_s = time.monotonic()
     with StatusLine(sys.stderr) as status:
         status.show(f"counting {', '.join(map(str, texts))}")

@@ -21,4 +21,6 @@ def sources_of(names: list[str], licences: list[str]) -> list[dict[str, str]]:
         raise typer.BadParameter(
             f"got {len(names)} sources and {len(licences)} licences, wanted a --licence for each --source"
         )
+    if empty := [one for one in (*names, *licences) if not one.strip()]:
+        raise typer.BadParameter(f"got {empty[0]!r} as a source or its licence, wanted a name")
     return [{"name": name, "licence": licence} for name, licence in zip(names, licences, strict=True)]

@@ -20,6 +20,7 @@ from edgeasr.tokenizer import normalize_text
 
 _WORDNET_FILES = ("data.noun", "data.verb", "data.adj", "data.adv")
 _DUMP_SUFFIXES = (".xml", ".bz2")
+_ARTICLES = "0"  # among talk, templates and programs
 _FEWEST_WORDS, _MOST_WORDS = 2, 60
 _SHORTEST_PARAGRAPH = 80  # in characters; what is shorter is a heading, a caption or an entry of a list
 _LETTERS = 0.85  # of a sentence are letters or spaces, or it is a formula
@@ -39,22 +40,30 @@ def sentences(source: Path) -> Iterator[str]:
     """What is said in a text, a sentence at a time, normalised.
 
     source: a dump of MediaWiki's articles, .xml or .xml.bz2, or WordNet's folder with `data.noun` in it
-    raises: ConfigError for a source that is neither or cannot be read; ExtraMissingError
+    raises: ConfigError for a source that is neither, cannot be read or has no sentence; ExtraMissingError
     """
+    if not source.exists():
+        raise ConfigError(f"no file or folder {source}: check the path")
     if source.is_dir() and all((source / name).is_file() for name in _WORDNET_FILES):
         found = _wordnet(source)
     elif source.is_file() and source.suffix in _DUMP_SUFFIXES:
         found = _articles(source)
     else:
         raise ConfigError(
-            f"got {source}, wanted a dump of Wikipedia's articles (.xml or .xml.bz2) or the folder of WordNet: "
-            "name one of these"
+            f"got {source}, wanted a dump of Wikipedia's articles (.xml or .xml.bz2) or the folder of WordNet, with "
+            f"{', '.join(_WORDNET_FILES)} in it: name one of these"
         )
-    say = _sayer()
+    say, is_empty = _sayer(), True
     for sentence in found:
         said = normalize_text(_QUOTE.sub(" ", say(sentence.replace("\u2019", "'"))))
         if _FEWEST_WORDS <= len(said.split()) <= _MOST_WORDS:
+            is_empty = False
             yield said
+    if is_empty:
+        raise ConfigError(
+            f"got no sentence in {source}, wanted paragraphs of {_SHORTEST_PARAGRAPH} letters or more, or "
+            "definitions: name another source"
+        )
 
 
 def _wordnet(folder: Path) -> Iterator[str]:
@@ -98,9 +107,10 @@ def _pages(dump: Path) -> Iterator[str]:
         _, root = next(events)
         for event, element in events:
             if event == "end" and element.tag.rpartition("}")[2] == "page":
+                is_article = element.findtext("{*}ns", _ARTICLES) == _ARTICLES
                 markup = element.findtext("{*}revision/{*}text") or ""
                 root.clear()  # else the whole dump stays in memory
-                if not markup.lower().startswith("#redirect"):
+                if is_article and not markup.lower().startswith("#redirect"):
                     yield markup
 
 
