@@ -20,8 +20,8 @@ _FILE_ERRORS = (
     zlib.error,
     EOFError,
     LookupError,
-    NotImplementedError,  # zipfile's, for a way of compression that it does not know
     OSError,
+    RuntimeError,  # zipfile's, for what it cannot unpack
     TypeError,
     ValueError,
 )
@@ -34,6 +34,7 @@ def read_arrays(content: bytes, check: Callable[[Arrays], T], *, name: str, writ
     name:   what errors call the file; writer, mend: who writes such files, and what to do about one that is none
     errors: BundleError for one that is damaged or something else
     """
+    import lzma
     import zipfile  # of the shipped bundle only greedy decoding reads such a file, and it takes a quarter of a megabyte
 
     if not zipfile.is_zipfile(io.BytesIO(content)):
@@ -41,7 +42,7 @@ def read_arrays(content: bytes, check: Callable[[Arrays], T], *, name: str, writ
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return check(arrays)
-    except (zipfile.BadZipFile, *_FILE_ERRORS) as error:
+    except (zipfile.BadZipFile, lzma.LZMAError, *_FILE_ERRORS) as error:
         raise BundleError(f"{name}: no readable model ({error}): {mend}") from error
 
 

@@ -179,3 +179,15 @@ def test_a_damaged_file_is_refused_in_one_line(content):
     with pytest.raises(BundleError, match="build the language model again") as caught:
         LanguageModel.from_bytes(content, "words.lm")
     assert "\n" not in str(caught.value)
+
+
+def test_a_bit_that_has_turned_is_refused_or_harmless():
+    content, refused = packed(ngrams(), SAID), 0
+    for place in range(0, len(content), 5):
+        damaged = bytearray(content)
+        damaged[place] ^= 0x10
+        try:
+            LanguageModel.from_bytes(bytes(damaged), "words.lm")
+        except BundleError:
+            refused += 1
+    assert refused > len(content) // 10

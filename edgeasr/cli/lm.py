@@ -6,7 +6,7 @@ import json as jsonlib
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from edgeasr.lm_tuning import Trial
 
 _TOLD_EVERY = 1000
-_MOST_WORDS = 65_533  # numbers of words have 16 bits, of which three are marks
 
 lm = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Language models: build, add to a bundle, tune.")
 
@@ -44,17 +43,15 @@ def text(
     """
     from edgeasr.cli.destinations import require_new_file
     from edgeasr.corpora.texts import sentences
-    from edgeasr.errors import ConfigError
 
     require_new_file(output, sources, "--output")
-    if missing := [source for source in sources if not source.exists()]:
-        raise ConfigError(f"no file or folder {missing[0]}: check the path")
+    texts = [sentences(source) for source in sources]
     count = words = 0
     partial = output.with_name(output.name + ".partial")
     try:
         with StatusLine(sys.stderr) as status, partial.open("w", encoding="utf-8") as file:
-            for source in sources:
-                for sentence in sentences(source):
+            for source, said in zip(sources, texts, strict=True):
+                for sentence in said:
                     file.write(sentence + "\n")
                     count, words = count + 1, words + len(sentence.split())
                     if count % _TOLD_EVERY == 0:
@@ -86,9 +83,7 @@ def build(
             help="Words and how often each is said, one a line: for the vocabulary, and words without a history.",
         ),
     ] = None,
-    max_words: Annotated[
-        int, typer.Option(min=1, max=_MOST_WORDS, help="Vocabulary: the most frequent words.")
-    ] = 60_000,
+    max_words: Annotated[int, typer.Option(min=1, help="Vocabulary: the most frequent words.")] = 60_000,
     max_ngrams: Annotated[
         int, typer.Option(min=1, help="Prune to so many n-grams, of 2 to 3 bytes each in the file.")
     ] = 3_000_000,
@@ -125,20 +120,19 @@ def build(
         print(f"{unsaid} words have no pronunciation and will not be heard: apt-get install flite", file=sys.stderr)
     content = packed(ngrams, said)
     output.write_bytes(content)
-    counts = [len(table.keys) for table in ngrams.tables]
-    took_s = time.monotonic() - began_s
-    if json:
-        report = {
-            "file": str(output),
-            "ngrams": counts,
-            "unpronounced": unsaid,
-            "bytes": len(content),
-            "seconds": round(took_s, 1),
-        }
-        write_out(jsonlib.dumps(report) + "\n")
-    else:
-        numbers = ", ".join(f"{count:,} {n}-grams" for n, count in enumerate(counts, 1))
-        write_out(f"Wrote {output}: {numbers}, {len(content) / 1e6:.2f} MB, in {took_s:.0f} s\n")
+    report = {
+        "file": str(output),
+        "ngrams": [len(table.keys) for table in ngrams.tables],
+        "unpronounced": unsaid,
+        "bytes": len(content),
+        "seconds": round(time.monotonic() - began_s, 1),
+    }
+    write_out(jsonlib.dumps(report) + "\n" if json else _built(report))
+
+
+def _built(report: dict[str, Any]) -> str:
+    numbers = ", ".join(f"{count:,} {n}-grams" for n, count in enumerate(report["ngrams"], 1))
+    return f"Wrote {report['file']}: {numbers}, {report['bytes'] / 1e6:.2f} MB, in {report['seconds']:.0f} s\n"
 
 
 @lm.command()

@@ -37,7 +37,7 @@ _QUOTE = re.compile(r"(?<![^\W_])'|'(?![^\W_])")
 
 
 def sentences(source: Path) -> Iterator[str]:
-    """What is said in a text, a sentence at a time, normalised.
+    """What is said in a text, a sentence at a time, normalised. That it is a text is looked at at once.
 
     source: a dump of MediaWiki's articles, .xml or .xml.bz2, or WordNet's folder with `data.noun` in it
     raises: ConfigError for a source that is neither, cannot be read or has no sentence; ExtraMissingError
@@ -53,7 +53,12 @@ def sentences(source: Path) -> Iterator[str]:
             f"got {source}, wanted a dump of Wikipedia's articles (.xml or .xml.bz2) or the folder of WordNet, with "
             f"{', '.join(_WORDNET_FILES)} in it: name one of these"
         )
-    say, is_empty = _sayer(), True
+    return _normalised(found, source, _sayer())
+
+
+def _normalised(found: Iterator[str], source: Path, say: Callable[[str], str]) -> Iterator[str]:
+    """raises: ConfigError for a source without sentences"""
+    is_empty = True
     for sentence in found:
         said = normalize_text(_QUOTE.sub(" ", say(sentence.replace("\u2019", "'"))))
         if _FEWEST_WORDS <= len(said.split()) <= _MOST_WORDS:
