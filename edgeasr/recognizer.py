@@ -35,7 +35,7 @@ from edgeasr.grammar import Grammar
 from edgeasr.hotwords import Hotwords
 from edgeasr.ladder import Rung
 from edgeasr.memory import Admission, MemoryKeeper, MemoryPolicy, Recall
-from edgeasr.model import AcousticModel
+from edgeasr.model import AcousticModel, keep_words
 from edgeasr.own_words import OwnWords, decoder_of, word_graph
 from edgeasr.transcript import Event, TranscriptBuilder
 from edgeasr.voice_activity import Activity, VoiceActivity
@@ -90,7 +90,7 @@ class Recognizer:
     ) -> None:
         if decoder not in (None, *DECODERS):
             raise ConfigError(f"got decoder {decoder!r}, wanted one of {', '.join(DECODERS)}")
-        self.model = load_model(model, backend=backend, threads=threads)
+        self.model = load_model(model, backend=backend, threads=threads, words=decoder != "greedy")
         own_words = OwnWords(grammar, grammar_threshold, hotwords, dictionary)
         self._word_graph = word_graph(self.model, decoder, own_words)
         if decoder == "lm" and self._word_graph is None:
@@ -384,13 +384,20 @@ def load_model(
     *,
     backend: str | None = None,
     threads: int = 1,
+    words: bool = False,
 ) -> AcousticModel:
-    """The acoustic model of a bundle, of the shipped one for None; a loaded model is returned as it is."""
+    """The acoustic model of a bundle, of the shipped one for None; a loaded model is returned as it is.
+
+    words: whether its language model will be asked for: what the first start makes of that is made then, before the
+           model takes memory too
+    """
     if model is None:
         model = default_bundle()
     if isinstance(model, str | Path):
         model = Bundle.load(model)
     if isinstance(model, Bundle):
+        if words:
+            keep_words(model)
         return AcousticModel(model, backend=backend, threads=threads)
     return model
 

@@ -7,6 +7,8 @@ import pytest
 
 import edgeasr as package
 from edgeasr.cli.main import COMMANDS
+from edgeasr.errors import BundleError
+from edgeasr.recording import DEMO_RECORDING
 
 edgeasr = run_path(str(Path(__file__).with_name("scripted_model.py")))["edgeasr"]
 REPOSITORY = Path(__file__).parents[1]
@@ -70,6 +72,18 @@ def test_a_command_imports_what_it_needs(arguments, heavy):
         [sys.executable, "-c", program, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("transcribe", DEMO_RECORDING), ("listen", "--source", DEMO_RECORDING), ("serve", "--port", "0")]
+)
+def test_words_are_made_ready_before_the_model_takes_memory(arguments, monkeypatch):
+    def keep_words(bundle):
+        raise BundleError(f"words of {bundle.name}")
+
+    monkeypatch.setattr("edgeasr.recognizer.keep_words", keep_words)
+    monkeypatch.delattr("edgeasr.recognizer.AcousticModel")
+    assert edgeasr(*arguments, scripted=False) == (2, "", "edgeasr: error: words of tiny-en\n")
 
 
 def test_an_error_of_the_system_is_one_line(tmp_path):

@@ -538,6 +538,19 @@ class TestShippedModel:
         expected = texts(hear(Recognizer(shipped_model), waveform))
         assert texts(hear_features(Recognizer(shipped_model), features_of(waveform), [2])) == expected
 
+    @pytest.mark.parametrize(("decoder", "made"), [(None, ["words", "model"]), ("greedy", ["model"])])
+    def test_makes_words_ready_before_the_model_takes_memory(self, monkeypatch, decoder, made):
+        calls = []
+
+        def model(*_, **__):
+            calls.append("model")
+            return ScriptedModel()
+
+        monkeypatch.setattr("edgeasr.recognizer.keep_words", lambda _: calls.append("words"))
+        monkeypatch.setattr("edgeasr.recognizer.AcousticModel", model)
+        Recognizer(decoder=decoder)
+        assert calls == made
+
     def test_hears_nothing_in_silence(self, shipped_model):
         assert texts(hear(Recognizer(shipped_model), silence(10.0))) == []
 

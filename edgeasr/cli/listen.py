@@ -114,8 +114,6 @@ def listen(
     path = _store_path(remembered, store, remember=remember)
     hearing = listening(endpoint, gate=gate, explain=explain)
     own = own_words(grammar, grammar_threshold, hotwords, dictionary)
-    from edgeasr.bundle import Bundle, default_bundle
-    from edgeasr.model import keep_words
     from edgeasr.recognizer import Recognizer, load_model
 
     manager = ServiceManager.from_environment()
@@ -136,10 +134,7 @@ def listen(
     ):
         bridge = cast("BridgeSource", audio) if choice.is_bridge else None
         unmap_files()  # loading takes the most
-        bundle = Bundle.load(model or default_bundle())
-        if decoder != "greedy":
-            keep_words(bundle)
-        loaded = load_model(bundle, backend=backend, threads=threads)
+        loaded = load_model(model, backend=backend, threads=threads, words=decoder != "greedy")
         memory = opened.enter_context(
             remembering(loaded, path, wanted=remember, max_mb=store_mb, max_days=store_days, recall=recall)
         )

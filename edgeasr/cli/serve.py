@@ -118,7 +118,7 @@ def serve(
 
     logging.basicConfig(format="edgeasr: %(message)s")
     warnings.filterwarnings("ignore", module=r"aiohttp\.multipart")  # of requests that are answered as malformed
-    loaded = load_model(model, backend=backend, threads=threads)
+    loaded = load_model(model, backend=backend, threads=threads, words=decoder != "greedy")
     hearing = listening(endpoint, gate=gate, explain=False)
     new_recognizer = partial(Recognizer, loaded, decoder=decoder, **hearing)
     streams = max_streams or streams_for(measured_rtf(new_recognizer()), workers)

@@ -95,7 +95,7 @@ def transcribe(
     own = own_words(grammar, grammar_threshold, hotwords, dictionary)
     from edgeasr.recognizer import Recognizer, load_model
 
-    loaded = load_model(model, backend=backend, threads=threads)
+    loaded = load_model(model, backend=backend, threads=threads, words=decoder != "greedy")
     exit_code = 0
     with remembering(loaded, store, wanted=remember, max_mb=store_mb, max_days=store_days, recall=recall) as memory:
         recognizer = Recognizer(
