@@ -37,6 +37,7 @@ ARCHIVE_SUFFIX = ".edgeasr"
 
 _SHIPPED_MODELS = Path(__file__).parent / "models"
 _MAX_MANIFEST_BYTES = 1 << 20
+_MAX_CHECKPOINT_HEAD = 1 << 27
 _FETCH_AGAIN = "the bundle is damaged, fetch or export it again"
 # Beside zipfile's own.
 _ZIP_ERRORS = (zlib.error, struct.error, EOFError, RuntimeError, ValueError, OverflowError)
@@ -261,8 +262,20 @@ def _open_storage(path: Path) -> _Storage:
     if path.is_dir():
         return _Folder(path)
     if path.is_file():
+        if _is_checkpoint(path):
+            raise BundleError(
+                "got a checkpoint of training, wanted a bundle: make one of it with "
+                f"`edgeasr export {path.name} --output {path.with_suffix(ARCHIVE_SUFFIX).name}`"
+            )
         return _Archive(path)
     raise BundleError(f"got a path without a file, wanted a folder or a {ARCHIVE_SUFFIX} file: check the path")
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether a file begins as safetensors do: with the length of a description in JSON, and that."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_CHECKPOINT_HEAD
 
 
 def _read_manifest(storage: _Storage) -> object:

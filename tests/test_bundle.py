@@ -305,6 +305,15 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path, content, message):
     assert refusal(tmp_path / "model.edgeasr").startswith(message)
 
 
+def test_a_checkpoint_is_named_so(tmp_path):
+    checkpoint = tmp_path / "averaged.safetensors"
+    checkpoint.write_bytes((2).to_bytes(8, "little") + b"{}")
+    assert refusal(checkpoint) == (
+        "got a checkpoint of training, wanted a bundle: make one of it with "
+        "`edgeasr export averaged.safetensors --output averaged.edgeasr`"
+    )
+
+
 @given(data=st.data())
 def test_a_damaged_zip_is_refused_or_means_the_same(tmp_path_factory, data):
     bundle = write_bundle(tmp_path_factory.mktemp("damaged") / "model.edgeasr", GIVEN, FILES)
