@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +26,30 @@ _FILE_ERRORS = (
     TypeError,
     ValueError,
 )
+
+# An array that only files of this kind have, and the command that puts them into bundles.
+_KINDS = {
+    "language model": ("said_words", "edgeasr lm add"),
+    "transducer": ("predictor", "edgeasr transducer add"),
+}
+
+
+def refuse_other_kind(file: Path, wanted: str) -> None:
+    """Before a file is read that a user named. What cannot be read, or is of no kind, is left to `read_arrays`.
+
+    wanted: "language model" or "transducer"
+    errors: BundleError for a file of the other kind
+    """
+    import zipfile  # see below
+
+    try:
+        with zipfile.ZipFile(file) as arrays:
+            names = arrays.namelist()
+    except (zipfile.BadZipFile, *_FILE_ERRORS):
+        return
+    for kind, (array, command) in _KINDS.items():
+        if kind != wanted and f"{array}.npy" in names:
+            raise BundleError(f"{file} is a {kind}, wanted a {wanted}: put it into a bundle with `{command}`")
 
 
 def read_arrays(content: bytes, check: Callable[[Arrays], T], *, name: str, writer: str, mend: str) -> T:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edgeasr.array_files import refuse_other_kind
 from edgeasr.bundle import Bundle, default_bundle, replace_in_bundle
 from edgeasr.errors import BundleError
 from edgeasr.language_model import LanguageModel
@@ -32,6 +33,7 @@ def add_language_model(path: Path, file: Path, sources: Sequence[Mapping[str, An
             f"bundle {path} has a model of {bundle.config.phone_vocabulary_size} phones, a language model wants "
             f"{len(PHONES)}: train with data.dictionary in the recipe"
         )
+    refuse_other_kind(file, "language model")
     LanguageModel.load(file)
     search = bundle.language_model.search if bundle.language_model else SearchConfig()
     content = file.read_bytes()

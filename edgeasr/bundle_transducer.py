@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeasr.array_files import refuse_other_kind
 from edgeasr.bundle import Bundle, replace_in_bundle
 from edgeasr.errors import BundleError
 from edgeasr.transducer import Transducer
@@ -21,6 +22,7 @@ def add_transducer(path: Path, file: Path, sources: Sequence[Mapping[str, Any]],
     errors:  BundleError for a bundle or a file that is missing or damaged, and for a transducer of other tokens
     """
     bundle = Bundle.load(path)
+    refuse_other_kind(file, "transducer")
     try:
         content = file.read_bytes()
     except OSError as error:

@@ -9,7 +9,9 @@ import pytest
 from edgeasr.bundle import Bundle
 from edgeasr.bundle_transducer import add_transducer, remove_transducer
 from edgeasr.errors import BundleError
+from edgeasr.language_model_file import packed
 from edgeasr.model import AcousticModel
+from edgeasr.ngram_estimation import estimate
 from edgeasr.recognizer import Recognizer
 from edgeasr.transducer import Transducer
 from edgeasr.transducer_decoder import TransducerDecoder
@@ -102,6 +104,20 @@ def test_a_file_that_is_no_transducer_is_refused(bundle, file, damage):
     with pytest.raises(BundleError, match=r"transducer.*transducer\.npz"):
         add_transducer(bundle, file, SOURCES, bundle)
     assert Bundle.load(bundle).transducer is None
+
+
+def test_a_file_of_the_other_kind_is_named_so(bundle, file, tmp_path):
+    words = tmp_path / "words.lm"
+    words.write_bytes(packed(estimate(["a b", "b a"], order=2, max_words=9, max_ngrams=9), {"a": (("AX",),)}))
+    licensed = ("--source", "a text", "--licence", "CC0-1.0")
+    assert edgeasr("transducer", "add", bundle, words, *licensed).err == (
+        f"edgeasr: error: {words} is a language model, wanted a transducer: put it into a bundle with "
+        "`edgeasr lm add`\n"
+    )
+    assert edgeasr("lm", "add", bundle, file, *licensed).err == (
+        f"edgeasr: error: {file} is a transducer, wanted a language model: put it into a bundle with "
+        "`edgeasr transducer add`\n"
+    )
 
 
 def test_sources_need_a_licence(bundle, file):
