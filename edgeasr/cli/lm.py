@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeasr.cli.source_options import Licences, Sources, sources_of
-from edgeasr.cli.terminal import StatusLine, write_out
+from edgeasr.cli.terminal import StatusLine, print_note, write_out
+from edgeasr.wording import counted
 
 if TYPE_CHECKING:
     from edgeasr.lm_tuning import Trial
 
 _TOLD_EVERY = 1000
+_FEW_UTTERANCES = 100
 
 lm = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Language models: build, add to a bundle, tune.")
 
@@ -179,6 +181,8 @@ def tune(
     count = min(sample or len(listed), len(listed))
     utterances = [listed[i * len(listed) // count] for i in range(count)]
     trials: list[Trial] = []
+    if count < _FEW_UTTERANCES:
+        print_note(f"{counted(count, 'utterance')} can hardly tell weights apart: take {_FEW_UTTERANCES} or more")
 
     def show(trial: Trial) -> None:
         trials.append(trial)
