@@ -241,6 +241,8 @@ def test_show_prints_figures_and_sources():
     assert (code, err) == (0, "")
     assert "4 x Cortex-A76, 2.40 GHz" in out
     assert "2048 KB for 4 cores" in out
+    assert "memcpy 6025 MB/s, memset" in out
+    assert "12.1 GB/s of one thread" in out  # as in the list
     assert "sbc-bench" in out
     found = json.loads(edgeasr("devices", "show", "rpi5", "--json").out)
     assert found["bandwidth"]["memcpy_mb_per_s"] == 6025

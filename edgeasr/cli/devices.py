@@ -19,7 +19,7 @@ devices = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Boards 
 
 @devices.command("list")
 def list_devices(json: Json = False) -> None:
-    """Print every board that has a profile."""
+    """Print every board that has a profile; the DRAM's GB/s are what one thread reads and writes."""
     from edgeasr.devices.profile import device_profiles
 
     profiles = device_profiles()
@@ -98,6 +98,7 @@ def _show_text(profile: DeviceProfile) -> str:
         *((f"cache L{level.level}", _cache(level.size_bytes, level.shared_by)) for level in profile.caches),
         ("bandwidth", f"{bandwidth.theoretical_gb_per_s:g} GB/s by its bus"),
         ("", f"memcpy {bandwidth.memcpy_mb_per_s:g} MB/s, memset {bandwidth.memset_mb_per_s:g} MB/s, one thread"),
+        ("", f"{profile.dram_gb_per_s:.1f} GB/s of one thread, since what memcpy copies is read and written"),
         (
             "arithmetic",
             f"{arithmetic.fp32_flops_per_cycle} fp32, {arithmetic.int8_ops_per_cycle} int8 a core and cycle",
