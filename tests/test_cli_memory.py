@@ -134,7 +134,7 @@ class TestStats:
 class TestList:
     def test_streams(self, store):
         head, line = run("list", "--store", store).out.splitlines()
-        assert head.split() == ["stream", "began", "length", "vectors", "segments", "name"]
+        assert head.split() == ["stream", "began", "stored", "to", "vectors", "segments", "name"]
         assert line.split()[3:] == ["1:00:12.0", "3", "3", "talk.wav"]
 
     def test_vectors_of_a_stream(self, store):

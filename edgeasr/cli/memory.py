@@ -79,7 +79,7 @@ def list_(
                 (one.id, _date(one.began), clock(one.heard_s), one.vectors, one.segments, visible(one.name))
                 for one in streams
             ]
-            _print_table(("stream", "began", "length", "vectors", "segments", "name"), rows, "<<>>><", "no streams")
+            _print_table(("stream", "began", "stored to", "vectors", "segments", "name"), rows, "<<>>><", "no streams")
             return
         opened.stream_name(stream)
         vectors = opened.vectors(stream, after=after, limit=limit)
