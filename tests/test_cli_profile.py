@@ -70,6 +70,14 @@ def test_recurrent_networks_on_request_and_tables(shipped, fast, monkeypatch):
     assert "\x1b" not in out, "no colours in a pipe"
 
 
+def test_threads_without_cores_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("edgeasr.devices.hardware.usable_cores", lambda: 2)
+    wanted = ("profile", "--audio", tmp_path / "none.wav", "--threads")
+    told = "edgeasr: 3 threads have 2 cores here and wait for each other: --threads 2 shows what this machine can do\n"
+    assert edgeasr(*wanted, "3").err.startswith(told + "edgeasr: error: cannot open")
+    assert edgeasr(*wanted, "2").err.startswith("edgeasr: error: cannot open")
+
+
 def test_a_profile_needs_onnx(fast):
     code, out, err = edgeasr("profile", "--quick", "--seconds", "1")
     assert (code, out) == (2, "")

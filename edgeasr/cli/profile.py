@@ -13,7 +13,8 @@ from edgeasr.cli.destinations import require_file, require_folder
 from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.numbers import finite
 from edgeasr.cli.options import Backend, DecoderName, Model, Threads
-from edgeasr.cli.terminal import StatusLine, write_out
+from edgeasr.cli.terminal import StatusLine, print_note, write_out
+from edgeasr.wording import counted
 
 if TYPE_CHECKING:
     from edgeasr.profile.compare import Comparison
@@ -73,6 +74,7 @@ def profile(
         _print_comparison(*compare, json=json)
         return
     _require_pictures(html, plot)
+    _tell_of_few_cores(threads)
     import edgeasr.backends.onnxruntime  # noqa: F401, says what to do where ONNX Runtime is not there
     from edgeasr.profile.profiler import Settings, profile_machine_and_model
 
@@ -111,6 +113,16 @@ def _require_pictures(html: Path | None, plot: Path | None) -> None:
         require_file(html, "--html")
     if plot:
         require_folder(plot, "--plot")
+
+
+def _tell_of_few_cores(threads: int) -> None:
+    from edgeasr.devices.hardware import usable_cores
+
+    if threads > (cores := usable_cores()):
+        print_note(
+            f"{threads} threads have {counted(cores, 'core')} here and wait for each other: "
+            f"--threads {cores} shows what this machine can do"
+        )
 
 
 def _bar(what: str, share: float) -> str:
