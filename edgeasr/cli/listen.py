@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -30,7 +30,7 @@ from edgeasr.cli.options import (
     transcript_writer,
 )
 from edgeasr.cli.own_word_options import DictionaryFile, GrammarFile, GrammarThreshold, HotwordFile, own_words
-from edgeasr.cli.remember import remembering
+from edgeasr.cli.remember import hooks, remembering, stored
 from edgeasr.cli.signals import StopSignals
 from edgeasr.cli.sources import Pcm, ShowLevel, SourceChoice, Wait, backlog_of, open_source, report_losses
 from edgeasr.cli.terminal import StatusLine, write_out
@@ -138,14 +138,7 @@ def listen(
         memory = opened.enter_context(
             remembering(loaded, path, wanted=remember, max_mb=store_mb, max_days=store_days, recall=recall)
         )
-        recognizer = Recognizer(
-            loaded,
-            decoder=decoder,
-            on_admission=memory.admitted if memory else None,
-            recall=memory.recall if memory else None,
-            **own,
-            **hearing,
-        )
+        recognizer = Recognizer(loaded, decoder=decoder, **own, **hearing, **hooks(memory))
         within = budget_check(
             recognizer,
             rtf=budget_rtf,
@@ -162,18 +155,10 @@ def listen(
         manager.ready(f"listening to {audio.name}")
         if status.enabled:
             print(f"Listening to {visible(audio.name)}, Ctrl-C to end", file=sys.stderr)
-        try:
-            events = _events(recognizer, audio, bridge, stop, check)
-            if memory:
-                memory.begin_stream(audio.name)
-                events = memory.heard(events)
+        opened.callback(report_losses, audio)
+        with _breaking_off(stop):
+            events = stored(memory, audio.name, _events(recognizer, audio, bridge, stop, check))
             _print_events(_settled(acted_on(events)), transcript_writer(wanted), status)
-        except (AudioFormatError, DeviceError):
-            # A stream that is broken off may end in half a sample, or before the first.
-            if not stop.requested:
-                raise
-        finally:
-            report_losses(audio)
 
 
 def _store_path(remembered: Path | None, store: Path | None, *, remember: bool) -> Path | None:
@@ -183,6 +168,16 @@ def _store_path(remembered: Path | None, store: Path | None, *, remember: bool) 
     if remembered and store:
         raise typer.BadParameter("give the path of the store once")
     return remembered or store
+
+
+@contextmanager
+def _breaking_off(stop: StopSignals) -> Iterator[None]:
+    """A stream that a signal breaks off may end in half a sample, or before the first."""
+    try:
+        yield
+    except (AudioFormatError, DeviceError):
+        if not stop.requested:
+            raise
 
 
 def _events(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import typer
 
@@ -13,10 +13,19 @@ from edgeasr.cli.extras import needs_extra
 from edgeasr.cli.terminal import print_note
 
 if TYPE_CHECKING:
+    from edgeasr.memory import Admission, Recall
     from edgeasr.model import AcousticModel
     from edgeasr.store.writer import StoreWriter
+    from edgeasr.transcript import Event
 
 _OWNER_ONLY = 0o700
+
+
+class Remembering(TypedDict):
+    """Keywords of a Recognizer."""
+
+    on_admission: Callable[[Admission], None] | None
+    recall: Recall | None
 
 
 @contextmanager
@@ -47,3 +56,18 @@ def remembering(
     limits = Limits(max_mb << 20, max_days)
     with StoreWriter(path, key_of(model), print_note, limits=limits, recall_slots=recall) as writer:
         yield writer
+
+
+def hooks(memory: StoreWriter | None) -> Remembering:
+    """What a recogniser is given to store summaries, and to recall them."""
+    if memory is None:
+        return {"on_admission": None, "recall": None}
+    return {"on_admission": memory.admitted, "recall": memory.recall}
+
+
+def stored(memory: StoreWriter | None, name: str, events: Iterator[Event]) -> Iterator[Event]:
+    """The same events, stored as those of a new stream where there is a store."""
+    if memory is None:
+        return events
+    memory.begin_stream(name)
+    return memory.heard(events)

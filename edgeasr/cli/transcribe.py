@@ -33,7 +33,7 @@ from edgeasr.cli.options import (
     transcript_writer,
 )
 from edgeasr.cli.own_word_options import DictionaryFile, GrammarFile, GrammarThreshold, HotwordFile, own_words
-from edgeasr.cli.remember import remembering
+from edgeasr.cli.remember import hooks, remembering, stored
 from edgeasr.cli.terminal import StatusLine, print_error, write_out
 from edgeasr.errors import EdgeasrError
 from edgeasr.wording import visible
@@ -98,14 +98,7 @@ def transcribe(
     loaded = load_model(model, backend=backend, threads=threads, words=decoder != "greedy")
     exit_code = 0
     with remembering(loaded, store, wanted=remember, max_mb=store_mb, max_days=store_days, recall=recall) as memory:
-        recognizer = Recognizer(
-            loaded,
-            decoder=decoder,
-            on_admission=memory.admitted if memory else None,
-            recall=memory.recall if memory else None,
-            **own,
-            **hearing,
-        )
+        recognizer = Recognizer(loaded, decoder=decoder, **own, **hearing, **hooks(memory))
         for file in files:
             try:
                 _transcribe(recognizer, file, output, memory)
@@ -165,11 +158,7 @@ def _transcribe(recognizer: Recognizer, file: str, output: _Output, memory: Stor
     writer = transcript_writer(output.format, {"file": file})
     with FileSource(file) as source, output.opened(file) as write, StatusLine(sys.stderr) as status:
         write(writer.header)
-        events = recognizer.stream(source, _progress(source, status))
-        if memory:
-            memory.begin_stream(file)
-            events = memory.heard(events)
-        for event in events:
+        for event in stored(memory, file, recognizer.stream(source, _progress(source, status))):
             if output.partials or not isinstance(event, Partial):
                 status.clear()
                 write(writer.write(event))
