@@ -125,12 +125,7 @@ def export(
     their sizes and hashes. From a bundle it needs nothing else.
     """
     if target == C_ARRAY:
-        if chunk_ms:
-            raise typer.BadParameter("--chunk-ms is for --target bundle")
-        if beside:
-            raise typer.BadParameter("--checkpoint is for --target bundle")
-        if device or force:
-            raise typer.BadParameter("--device and --force are for bundles")
+        _refuse_what_bundles_take(chunk_ms, beside, device, force=force)
         _export_c_arrays(checkpoint, output, artefact or (), _speech(check, sample), json=json)
         return
     board = _board(device)
@@ -143,6 +138,22 @@ def export(
     made = _export_bundle(checkpoint, output, kinds, speech, lengths, board, force=force, options=options)
     if beside:
         _write_beside(checkpoint, beside, made.bundle)
+    _print_bundle(made, board, json=json)
+
+
+def _refuse_what_bundles_take(
+    chunk_ms: list[int] | None, beside: Path | None, device: str | None, *, force: bool
+) -> None:
+    """For C arrays. errors: a usage error"""
+    if chunk_ms:
+        raise typer.BadParameter("--chunk-ms is for --target bundle")
+    if beside:
+        raise typer.BadParameter("--checkpoint is for --target bundle")
+    if device or force:
+        raise typer.BadParameter("--device and --force are for bundles")
+
+
+def _print_bundle(made: Export, board: DeviceProfile | None, *, json: bool) -> None:
     rows = list(parity_rows(made))
     if json:
         found: dict[str, Any] = {"bundle": str(made.bundle.path), "speech": speech_row(made), "artefacts": rows}
