@@ -6,7 +6,7 @@ import json as jsonlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -69,14 +69,10 @@ def evaluate(
     from edgeasr.evaluation import evaluate as evaluate_utterances
     from edgeasr.evaluation import require_chunk
     from edgeasr.evaluation_report import evaluation_report
-    from edgeasr.manifest import read_manifest
     from edgeasr.nonspeech import hear_nonspeech, recordings_of
     from edgeasr.recognizer import Recognizer
-    from edgeasr.sessions import sessions
 
-    utterances: list[Utterance] | list[Session] = read_manifest(manifest)[:limit]
-    if session_s:
-        utterances = sessions(read_manifest(manifest)[:limit], session_s)
+    utterances = _utterances(manifest, limit, session_s)
     recordings = recordings_of(noise) if noise else None
     hearing = listening(endpoint, gate=gate, explain=explain)
     own = own_words(grammar, grammar_threshold, hotwords, dictionary)
@@ -92,13 +88,25 @@ def evaluate(
         tally = evaluate_utterances(recognizer, utterances, show)
         non_speech = hear_nonspeech(recognizer, recordings, status.show) if recordings else None
     report = evaluation_report(recognizer, tally, non_speech)
+    _print(report, json=json)
+    raise typer.Exit(exit_code_of([*tally.unreadable, *(non_speech.unreadable if non_speech else ())]))
+
+
+def _utterances(manifest: Path, limit: int | None, session_s: float | None) -> list[Utterance] | list[Session]:
+    from edgeasr.manifest import read_manifest
+    from edgeasr.sessions import sessions
+
+    utterances = read_manifest(manifest)[:limit]
+    return sessions(utterances, session_s) if session_s else utterances
+
+
+def _print(report: dict[str, Any], *, json: bool) -> None:
     if json:
         write_out(jsonlib.dumps(report, allow_nan=False) + "\n")
-    else:
-        from edgeasr.cli.evaluation_table import evaluation_table
+        return
+    from edgeasr.cli.evaluation_table import evaluation_table
 
-        write_out(evaluation_table(report))
-    raise typer.Exit(exit_code_of([*tally.unreadable, *(non_speech.unreadable if non_speech else ())]))
+    write_out(evaluation_table(report))
 
 
 def exit_code_of(unreadable: Iterable[Unreadable]) -> int:

@@ -94,14 +94,7 @@ def profile(
     with StatusLine(sys.stderr) as status:
         report = profile_machine_and_model(settings, lambda what, share: status.show(_bar(what, share)))
     _print(report, json=json)  # first, so that a disk that is full by now costs no measurement
-    if plot:
-        from edgeasr.profile.plots import save_plots
-
-        save_plots(report, plot)
-    if html:
-        from edgeasr.profile.html import html_page
-
-        html.write_text(html_page(report), encoding="utf-8")
+    _write_pictures(report, html, plot)
 
 
 def _require_pictures(html: Path | None, plot: Path | None) -> None:
@@ -113,6 +106,17 @@ def _require_pictures(html: Path | None, plot: Path | None) -> None:
         require_file(html, "--html")
     if plot:
         require_folder(plot, "--plot")
+
+
+def _write_pictures(report: dict[str, Any], html: Path | None, plot: Path | None) -> None:
+    if plot:
+        from edgeasr.profile.plots import save_plots
+
+        save_plots(report, plot)
+    if html:
+        from edgeasr.profile.html import html_page
+
+        html.write_text(html_page(report), encoding="utf-8")
 
 
 def _tell_of_few_cores(threads: int) -> None:
