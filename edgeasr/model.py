@@ -157,14 +157,13 @@ class AcousticModel:
         if self._memory is not None:
             keeper.heard(emissions.speech, len(self.config.encoder.summary_strides))
             if outputs["summary.number"][0, 0] >= 0:
-                next_state = self._remember(outputs, state, next_state, keeper)
+                entries = self._memory.run({**state, **outputs})
+                next_state = self._remember(entries, state, next_state, keeper)
         return emissions, MappingProxyType(next_state)
 
     def _remember(
-        self, outputs: Mapping[str, Array], state: State, next_state: dict[str, Array], keeper: MemoryKeeper
+        self, entries: Mapping[str, Array], state: State, next_state: dict[str, Array], keeper: MemoryKeeper
     ) -> dict[str, Array]:
-        assert self._memory is not None
-        entries = self._memory.run({**state, **outputs})
         next_state |= next_values(entries)
         encoder = self.config.encoder
         for i, (span, capacity) in enumerate(zip(encoder.level_spans, encoder.memory_capacities, strict=True)):

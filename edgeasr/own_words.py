@@ -92,11 +92,13 @@ def word_graph(model: AcousticModel, decoder: str | None, wanted: OwnWords) -> W
             raise ConfigError(f"got a grammar and decoder {decoder!r}, wanted one of both: a grammar decodes by itself")
         return grammar_graph(model, wanted)
     if wanted.hotwords is not None:
-        return _hotword_graph(model, decoder, wanted)
+        return _hotword_graph(model, decoder, wanted.hotwords, wanted)
     return None if decoder == "greedy" else model.word_graph
 
 
-def _hotword_graph(model: AcousticModel, decoder: str | None, wanted: OwnWords) -> WordGraph:
+def _hotword_graph(
+    model: AcousticModel, decoder: str | None, given: Hotwords | str | Path, wanted: OwnWords
+) -> WordGraph:
     if decoder == "greedy":
         raise ConfigError("got hotwords and decoder 'greedy', which knows no words, only pieces: choose lm")
     graph = model.word_graph
@@ -106,8 +108,6 @@ def _hotword_graph(model: AcousticModel, decoder: str | None, wanted: OwnWords) 
             "`edgeasr lm add`"
         )
     assert isinstance(graph.model, LanguageModel)
-    assert wanted.hotwords is not None
-    given = wanted.hotwords
     hotwords = read_hotwords(given) if isinstance(given, str | Path) else given
     words, own = words_of(hotwords), wanted.read_dictionary()
     known = numbers_of(graph.model.words, words)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import Any
@@ -33,12 +33,11 @@ def evaluation_table(report: Report) -> str:
     return "\n".join("".join(f"{line}\n" for line in section) for section in sections if section)
 
 
-def error_rates(rows: Sequence[Sequence[object]]) -> list[str]:
+def error_rates(rows: Iterable[tuple[str, float, object, Mapping[str, int]]]) -> list[str]:
     """rows: name, rate, interval or None, then the counts of error_dict"""
     header = ("", "rate", "95 % interval", "errors", "of", "substituted", "deleted", "inserted")
-    lines = [header]
+    lines: list[tuple[object, ...]] = [header]
     for name, rate, interval, counts in rows:
-        assert isinstance(counts, Mapping)
         kinds = [counts[kind] for kind in ("errors", "reference", "substitutions", "deletions", "insertions")]
         lines.append((name, f"{rate:.3f}", bounds(interval), *kinds))
     return columns(lines, "<>>>>>>>")

@@ -66,7 +66,7 @@ class _Writer:
         described = json.dumps(said).encode()
         size = sum(_in_tar(len(content)) for content in (audio, described))
         if self._archive and self._archive.offset + size > self._limit_bytes:
-            self._close()
+            self._close(self._archive)
         if self._archive is None:
             self._archive = tarfile.open(self._partial, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 - closed below
         name = f"{self._count:09d}"
@@ -83,9 +83,8 @@ class _Writer:
     def _partial(self) -> Path:
         return self._folder / f"shard-{len(self._shards):06d}.tar.partial"
 
-    def _close(self) -> None:
-        assert self._archive
-        self._archive.close()
+    def _close(self, archive: tarfile.TarFile) -> None:
+        archive.close()
         self._archive, partial = None, self._partial
         path = partial.with_suffix("")
         size, digest = _size_and_hash(partial)
@@ -95,7 +94,7 @@ class _Writer:
 
     def finish(self) -> None:
         if self._archive:
-            self._close()
+            self._close(self._archive)
         write_index(self._folder, self._shards, self._words)
 
     def abandon(self) -> None:

@@ -67,7 +67,6 @@ def profile_machine_and_model(settings: Settings, progress: Progress) -> dict[st
             real_time=settings.real_time,
             on_progress=lambda share: streaming("streaming", share),
         )
-    assert sampler.readings is not None
     machine = cached_machine(settings.quick, settings.refresh, _part(progress, _MACHINE))
     profiled = profile_model(
         recognizer.model, bundle, recording, quick=settings.quick, progress=_part(progress, _GRAPHS)

@@ -88,6 +88,8 @@ class Sampler:
     root: below which /proc and /sys lie
     """
 
+    readings: Readings  # once it has stopped
+
     def __init__(self, root: Path = ROOT, period_s: float = PERIOD_S) -> None:
         self._root, self._period_s = root, period_s
         self._temperatures, self._clocks = _Series(), _Series()
@@ -95,7 +97,6 @@ class Sampler:
         self._energy: EnergyMeter | None = energy_meter(root)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._sample_all, name="sensors", daemon=True)
-        self.readings: Readings | None = None
 
     def __enter__(self) -> Self:
         self.start()
