@@ -265,7 +265,7 @@ def _open_storage(path: Path) -> _Storage:
         if _is_checkpoint(path):
             raise BundleError(
                 "got a checkpoint of training, wanted a bundle: make one of it with "
-                f"`edgeasr export {path.name} --output {path.with_suffix(ARCHIVE_SUFFIX).name}`"
+                f"`edgeasr export {path} --output {path.with_suffix(ARCHIVE_SUFFIX).name}`"
             )
         return _Archive(path)
     raise BundleError(f"got a path without a file, wanted a folder or a {ARCHIVE_SUFFIX} file: check the path")

@@ -310,7 +310,7 @@ def test_a_checkpoint_is_named_so(tmp_path):
     checkpoint.write_bytes((2).to_bytes(8, "little") + b"{}")
     assert refusal(checkpoint) == (
         "got a checkpoint of training, wanted a bundle: make one of it with "
-        "`edgeasr export averaged.safetensors --output averaged.edgeasr`"
+        f"`edgeasr export {checkpoint} --output averaged.edgeasr`"
     )
 
 
