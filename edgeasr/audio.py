@@ -209,7 +209,7 @@ class Resampler:
         _require_waveform(samples)
         _require_finite(samples, "the waveform", self._source_hz, self._seen)
         self._seen += len(samples)
-        return samples if self._stream is None else self._run(samples, last=False)
+        return samples if self._stream is None else self._stream.resample_chunk(samples, last=False)
 
     def flush(self) -> Waveform:
         """The samples still inside, at the end of a signal; process() then begins a new one."""
@@ -217,13 +217,9 @@ class Resampler:
         self._seen = 0
         if self._stream is None:
             return nothing
-        rest = self._run(nothing, last=True)
+        rest = self._stream.resample_chunk(nothing, last=True)
         self._stream.clear()
         return rest
-
-    def _run(self, samples: Waveform, *, last: bool) -> Waveform:
-        assert self._stream is not None
-        return self._stream.resample_chunk(samples, last=last)
 
 
 def mix_down(frames: Waveform) -> Waveform:
