@@ -21,6 +21,7 @@ from edgeasr.cli.signals import StopSignals
 from edgeasr.cli.sources import SourceChoice, open_source
 from edgeasr.cli.start_checks import check_source
 from edgeasr.cli.terminal import print_note
+from edgeasr.wording import counted
 
 if TYPE_CHECKING:
     from edgeasr.audio import AudioBlock, Source
@@ -173,14 +174,10 @@ async def _run(new_recognizer: NewRecognizer, limits: Limits, workers: int, fron
             AsyncExitStack() as opened,
         ):
             urls = await fronts.open(hub, signals, opened)
-            status = f"listening at {', '.join(urls)}, {_streams(limits.max_streams)} at once"
+            status = f"listening at {', '.join(urls)}, {counted(limits.max_streams, 'stream')} at once"
             print_note(f"{status}; Ctrl-C to end")
             manager.ready(status)
             await wait(stop, hub, manager)
             manager.stopping()
             if hub.num_streams:
-                print_note(f"ending {_streams(hub.num_streams)}, Ctrl-C to end at once")
-
-
-def _streams(count: int) -> str:
-    return f"{count} stream{'s' * (count != 1)}"
+                print_note(f"ending {counted(hub.num_streams, 'stream')}, Ctrl-C to end at once")
