@@ -8,6 +8,7 @@ the last few pieces and nothing else (stateless, Ghodsi et al. 2020), and a join
     frames t - behind ... t + ahead -> projection -> acoustic -+
     last `context` pieces -> embedding -> predictor -----------+-> SiLU -> + feed-forward -> output -+
     emissions of frame t, times a gain --------------------------------------------------------------+-> scores
+    a language model of pieces (`piece_model.py`), times another -------------------------------------+
 
 It reads the emissions themselves: as a linear function of the encoder's output they hold all of it.
 """
@@ -16,19 +17,28 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from edgeasr.array_files import Arrays, read_arrays
 from edgeasr.features import Floats
+from edgeasr.neural import normal, silu
+from edgeasr.piece_model import PieceModel
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _TRAIN_AGAIN = "make it again with `python -m edgeasr.train.transducer`"
-_EPSILON = 1e-5  # of torch's LayerNorm
 # A tenth smaller than with 8 bits, once it is compressed, and as good.
 _LARGEST = 63
+_OF_TEXT = "text."  # before the names of the language model's arrays
+
+
+class Predicted(NamedTuple):
+    """What the pieces so far say of the next one."""
+
+    part: Floats  # (D,), for the joiner
+    scores: Floats  # (V,), of the language model, times its gain
 
 
 @dataclass(frozen=True)
@@ -36,18 +46,17 @@ class Transducer:
     """The weights, float32; matrices are (inputs, outputs), by which numpy multiplies a few rows fastest.
 
     behind, ahead: frames of the window before and after the present one
-    context:       pieces that the predictor knows
+    text:          the language model, which knows as many of the last pieces as any part, `context`
     """
 
     behind: int
     ahead: int
-    context: int
     projection: Floats  # (V, P)
     projection_bias: Floats  # (P,)
     absent: Floats  # (P,), in the place of a frame that is not there
     acoustic: Floats  # ((behind + 1 + ahead) * P, D)
     embedding: Floats  # (V + 1, E); the last is that of the beginning of a segment
-    predictor: Floats  # (context * E, D)
+    predictor: Floats  # (K * E, D), of the last K pieces
     bias: Floats  # (D,), of acoustic and predictor together
     expand: Floats  # (D, F), with the layer norm before it
     expand_bias: Floats  # (F,)
@@ -56,6 +65,13 @@ class Transducer:
     output: Floats  # (D, V), with the layer norm before it
     output_bias: Floats  # (V,)
     gain: float  # of the emissions
+    text: PieceModel
+    text_gain: float
+
+    @property
+    def context(self) -> int:
+        """Pieces that count."""
+        return self.text.context
 
     @property
     def vocabulary_size(self) -> int:
@@ -77,19 +93,20 @@ class Transducer:
         heard: Floats = windows.reshape(len(windows), -1) @ self.acoustic
         return heard
 
-    def predict(self, context: tuple[int, ...]) -> Floats:
-        """The last pieces to the predictor's part, (D,)."""
-        predicted: Floats = self.embedding[list(context)].reshape(-1) @ self.predictor + self.bias
-        return predicted
+    def predict(self, context: tuple[int, ...]) -> Predicted:
+        """What follows the last `context` pieces."""
+        known = len(self.predictor) // self.embedding.shape[1]
+        part: Floats = self.embedding[list(context[-known:])].reshape(-1) @ self.predictor + self.bias
+        return Predicted(part, self.text_gain * self.text.log_probs(context))
 
-    def join(self, heard: Floats, predicted: Floats, log_probs: Floats) -> Floats:
+    def join(self, heard: Floats, predicted: Predicted, log_probs: Floats) -> Floats:
         """Scores of the pieces, (n, V): log-probabilities but for a constant.
 
         heard, log_probs: of n frames, (n, D) and (n, V)
         """
-        x = _silu(heard + predicted)
-        x = x + _silu(_normal(x) @ self.expand + self.expand_bias) @ self.contract + self.contract_bias
-        scores: Floats = _normal(x) @ self.output + self.output_bias + self.gain * log_probs
+        x = silu(heard + predicted.part)
+        x = x + silu(normal(x) @ self.expand + self.expand_bias) @ self.contract + self.contract_bias
+        scores: Floats = normal(x) @ self.output + self.output_bias + self.gain * log_probs + predicted.scores
         return scores
 
     def packed(self) -> bytes:
@@ -97,9 +114,9 @@ class Transducer:
         arrays: dict[str, Any] = {
             "format": np.array([FORMAT_VERSION, self.behind, self.ahead, self.context], np.int64),
             "gain": np.array(self.gain, np.float32),
+            "text_gain": np.array(self.text_gain, np.float32),
         }
-        for name in _array_names():
-            array = getattr(self, name)
+        for name, array in self._named_arrays().items():
             if array.ndim == 1 or name == "projection":
                 arrays[name] = array.astype(np.float16)
             else:
@@ -110,14 +127,18 @@ class Transducer:
         np.savez_compressed(stream, **arrays)
         return stream.getvalue()
 
+    def _named_arrays(self) -> dict[str, Floats]:
+        own = {name: getattr(self, name) for name in _array_names(Transducer)}
+        return own | {_OF_TEXT + name: getattr(self.text, name) for name in _array_names(PieceModel)}
+
     @classmethod
     def unpacked(cls, content: bytes, name: str) -> Transducer:
         """What a file holds. errors: BundleError for one that is damaged or something else; name: what it calls it"""
         return read_arrays(content, _checked, name=f"transducer {name}", writer="training", mend=_TRAIN_AGAIN)
 
 
-def _array_names() -> list[str]:
-    return [field.name for field in fields(Transducer) if field.type == "Floats"]
+def _array_names(kind: type[Transducer | PieceModel]) -> list[str]:
+    return [field.name for field in fields(kind) if field.type == "Floats"]
 
 
 def _checked(arrays: Arrays) -> Transducer:
@@ -127,29 +148,38 @@ def _checked(arrays: Arrays) -> Transducer:
         raise ValueError(f"format version {version}, wanted {FORMAT_VERSION}")
     if min(behind, ahead) < 0 or context < 1:
         raise ValueError(f"got a window from -{behind} to {ahead} and a context of {context}")
-    found: dict[str, Floats] = {}
-    for name in _array_names():
-        array = arrays[name].astype(np.float32)
-        scale = arrays.get(f"{name}.scale")
-        found[name] = array if scale is None else array * scale.astype(np.float32)
-        if not np.isfinite(found[name]).all():
-            raise ValueError(f"{name} has values that are no numbers")
-    transducer = Transducer(behind, ahead, context, **found, gain=float(arrays["gain"]))
-    _check_shapes(transducer)
+    own = {name: _floats(arrays, name) for name in _array_names(Transducer)}
+    of_text = {name: _floats(arrays, _OF_TEXT + name) for name in _array_names(PieceModel)}
+    gain, text_gain = float(arrays["gain"]), float(arrays["text_gain"])
+    text = PieceModel(context, **of_text)
+    transducer = Transducer(behind, ahead, **own, gain=gain, text=text, text_gain=text_gain)
+    _check_shapes(own, _shapes(transducer), "")
+    _check_shapes(of_text, text.shapes(transducer.vocabulary_size), _OF_TEXT)
     return transducer
 
 
-def _check_shapes(t: Transducer) -> None:
-    """errors: ValueError for matrices that do not fit each other"""
+def _floats(arrays: Arrays, name: str) -> Floats:
+    """errors: LookupError for an array that is not there, ValueError for one that holds no numbers"""
+    array = arrays[name].astype(np.float32)
+    scale = arrays.get(f"{name}.scale")
+    found: Floats = array if scale is None else array * scale.astype(np.float32)
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name} has values that are no numbers")
+    return found
+
+
+def _shapes(t: Transducer) -> dict[str, tuple[int, ...]]:
+    """What the arrays have to be like."""
     width, tokens = t.output.shape
     frame, inner, piece = t.projection.shape[1], t.expand.shape[1], t.embedding.shape[1]
-    wanted: dict[str, tuple[int, ...]] = {
+    known = min(t.context, max(1, len(t.predictor) // piece))
+    return {
         "projection": (tokens, frame),
         "projection_bias": (frame,),
         "absent": (frame,),
         "acoustic": ((t.behind + 1 + t.ahead) * frame, width),
         "embedding": (tokens + 1, piece),
-        "predictor": (t.context * piece, width),
+        "predictor": (known * piece, width),
         "bias": (width,),
         "expand": (width, inner),
         "expand_bias": (inner,),
@@ -157,22 +187,10 @@ def _check_shapes(t: Transducer) -> None:
         "contract_bias": (width,),
         "output_bias": (tokens,),
     }
+
+
+def _check_shapes(arrays: Arrays, wanted: dict[str, tuple[int, ...]], prefix: str) -> None:
+    """errors: ValueError for matrices that do not fit each other"""
     for name, shape in wanted.items():
-        if getattr(t, name).shape != shape:
-            raise ValueError(f"{name} has the shape {getattr(t, name).shape}, wanted {shape}")
-
-
-def _normal(x: Floats) -> Floats:
-    """Mean 0 and variance 1; scale and shift of the layer norm are in the matrix that follows."""
-    size = x.shape[-1]
-    # For a few short rows x.mean() costs more than all the rest.
-    centred = x - np.add.reduce(x, axis=-1, keepdims=True) / size
-    variance = np.add.reduce(centred * centred, axis=-1, keepdims=True) / size
-    normal: Floats = centred / np.sqrt(variance + _EPSILON)
-    return normal
-
-
-def _silu(x: Floats) -> Floats:
-    """x * sigmoid(x), by tanh, which cannot overflow."""
-    silu: Floats = x * (0.5 + 0.5 * np.tanh(0.5 * x))
-    return silu
+        if arrays[name].shape != shape:
+            raise ValueError(f"{prefix}{name} has the shape {arrays[name].shape}, wanted {shape}")

@@ -12,6 +12,7 @@ from edgeasr.errors import BundleError
 from edgeasr.language_model_file import packed
 from edgeasr.model import AcousticModel
 from edgeasr.ngram_estimation import estimate
+from edgeasr.piece_model import PieceModel
 from edgeasr.recognizer import Recognizer
 from edgeasr.transducer import Transducer
 from edgeasr.transducer_decoder import TransducerDecoder
@@ -28,10 +29,21 @@ def transducer(tokens: int, seed: int = 0) -> Transducer:
     def drawn(*shape: int) -> np.ndarray:
         return 0.1 * rng.standard_normal(shape).astype(np.float32)
 
+    text = PieceModel(
+        context,
+        embedding=drawn(tokens + 1, piece),
+        input=drawn(context * piece, width),
+        input_bias=drawn(width),
+        expand=drawn(width, inner),
+        expand_bias=drawn(inner),
+        contract=drawn(inner, width),
+        contract_bias=drawn(width),
+        output=drawn(width, tokens),
+        output_bias=drawn(tokens),
+    )
     return Transducer(
         behind,
         ahead,
-        context,
         projection=drawn(tokens, frame),
         projection_bias=drawn(frame),
         absent=drawn(frame),
@@ -46,6 +58,8 @@ def transducer(tokens: int, seed: int = 0) -> Transducer:
         output=drawn(width, tokens),
         output_bias=drawn(tokens),
         gain=1.0,
+        text=text,
+        text_gain=0.1,
     )
 
 

@@ -105,7 +105,13 @@ class TestRecognizer:
             changed = next((final for final in mixed if final.end > change_s), mixed[-1])
             before = [final for final in mixed if final.end <= changed.end]
             assert [final.text for final in before] == [final.text for final in best[: len(before)]]
-            assert words(mixed[len(before) :]) == [word for word in words(quick) if word[1] >= changed.end - 0.001]
+            found = words(mixed[len(before) :])
+            wanted = [word for word in words(quick) if word[1] >= changed.end - 0.001]
+            assert all(earlier[1] < later[1] for earlier, later in pairwise(found))
+            # The first word is heard without what was said before, by which another may be likelier, or none.
+            assert {start for _, start in {*found} ^ {*wanted}} <= {
+                start for _, start in [*found[:1], *wanted[:1]] if start < changed.end + 0.5
+            }
 
     def test_at_random_rungs_keeps_every_promise_of_a_transcript(self, model, paused):
         rng = np.random.default_rng(1)

@@ -20,20 +20,34 @@ from edgeasr.train import transducer as command
 from edgeasr.train.checkpoint import Checkpoint, load_tensors
 from edgeasr.train.frame_files import FrameFile
 from edgeasr.train.loop import RESUME
+from edgeasr.train.piece_text import PieceText
 from edgeasr.train.transducer import TransducerJob, train
-from edgeasr.train.transducer_config import DamageConfig, HeadConfig, LatticeConfig, TransducerConfig
+from edgeasr.train.transducer_config import DamageConfig, HeadConfig, LatticeConfig, TextConfig, TransducerConfig
 from edgeasr.train.transducer_head import TransducerHead
 from edgeasr.train.unit_selection import UnitConfig
 from edgeasr.transducer import Transducer
 from edgeasr.transducer_decoder import SURE_BLANK, TransducerDecoder
 
-HEAD = HeadConfig(behind=2, ahead=3, context=3, frame_width=10, width=24, inner_width=20, piece_width=6)
+HEAD = HeadConfig(
+    behind=2,
+    ahead=3,
+    context=4,
+    predictor_context=3,
+    frame_width=10,
+    width=24,
+    inner_width=20,
+    piece_width=6,
+    text_width=14,
+)
 V, C = len(CHARACTERS), 12
 UNITS = UnitConfig(passes=2, longest_phones=(2, 4), pause_frames=(0, 2), words=(1, 6), shard_sentences=20)
 CONFIG = TransducerConfig(
     head=HEAD,
     units=UNITS,
-    lattice=LatticeConfig(steps=30, warmup_steps=2, peak_rate=1e-3, ema_decay=0.9, utterances=24, before=2, after=2),
+    text=TextConfig(steps=0, warmup_steps=0),
+    lattice=LatticeConfig(
+        steps=30, warmup_steps=2, peak_rate=1e-3, ema_decay=0.9, utterances=24, speech_share=0.5, before=2, after=2
+    ),
     steps=120,
     warmup_steps=3,
     peak_rate=5e-3,
@@ -60,12 +74,14 @@ def weighty(config: HeadConfig = HEAD, seed: int = 0) -> TransducerHead:
         emission.weight[0, 0] = 10.0
     head = TransducerHead(emission, config)
     with torch.no_grad():
-        for norm in (head.expand_norm, head.output_norm):
+        for norm in (head.expand_norm, head.output_norm, head.text.expand_norm, head.text.output_norm):
             norm.weight.uniform_(0.5, 1.5)
             norm.bias.uniform_(-0.5, 0.5)
         head.output.weight.normal_(0, 0.7)
         head.output.bias.normal_()
         head.gain.fill_(0.8)
+        head.text.output.bias.normal_()
+        head.text_gain.fill_(0.6)
     return head.eval()
 
 
@@ -299,6 +315,42 @@ def test_two_processes_share_the_work(straight, trained, tmp_path):
     assert np.mean(found[-10:]) < np.mean(found[40:43])
 
 
+def test_text_is_learned_first_and_then_left_alone(straight, trained, tmp_path):
+    """Of the pieces of a text that repeats itself the language model knows the next; the head uses what it says."""
+    text = TextConfig(steps=200, warmup_steps=2, peak_rate=1e-2, ema_decay=0.9, pieces=256)
+    one = job(trained, tmp_path, replace(CONFIG, text=text, noise_hours=0.0), text=straight.job.text)
+    one = replace(one, recipe=replace(one.recipe, run=replace(one.recipe.run, directory=str(tmp_path / "run"))))
+    assert stopped(one, 200) == 200
+    learned = load_tensors(tmp_path / "run" / RESUME)[0]
+    lines: list[str] = []
+    assert train(one, lines.append).finished
+    stages = [line.partition(":")[0] for line in lines if "loss" in line]
+    assert stages[0] == "step 201 of 350, aligned frames"
+    then = load_tensors(tmp_path / "run" / RESUME)[0]
+    names = [name for name in learned if name.startswith("average.text.")]
+    assert names
+    assert all(torch.equal(learned[name], then[name]) for name in names)
+    model = Transducer.unpacked(one.output.read_bytes(), "it").text
+    tokenizer, costs = one.recipe.tokenizer, []
+    for line in straight.job.text.read_text().splitlines():
+        context = (V,) * HEAD.context
+        for piece in tokenizer.encode(line):
+            costs.append(-float(model.log_probs(context)[piece]))
+            context = (*context[1:], piece)
+    assert np.mean(costs) < 0.8 * np.log(len("abcd "))
+
+
+def test_the_pieces_of_a_text_and_what_is_before_them(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("ab c\n\nd\n")
+    text, tokenizer = PieceText(path, Tokenizer(), 3), Tokenizer()
+    a, b, c, d, space = (tokenizer.encode(letter)[0] for letter in "abcd ")
+    assert len(text) == 5
+    contexts, pieces = text.draw(400, np.random.default_rng(1))
+    seen = {(*context, piece) for context, piece in zip(contexts.tolist(), pieces.tolist(), strict=True)}
+    assert seen == {(V, V, V, a), (V, V, a, b), (V, a, b, space), (a, b, space, c), (V, V, V, d)}
+
+
 def test_frames_of_something_else_are_not_taken(straight, trained, tmp_path):
     (tmp_path / "other").write_text("a b c\n" * 30)
     other = replace(job(trained, tmp_path, text=tmp_path / "other"), recipe=straight.job.recipe)
@@ -353,6 +405,14 @@ def test_what_does_not_fit_together_is_refused_at_once(trained, toy_recipe, toy_
         ({"own_errors_from": -0.1}, "own_errors_from is -0.1"),
         ({"noise_hours": -1.0}, "noise_hours is -1"),
         ({"weight_decay": -1.0}, "weight_decay is -1"),
+        ({"text": {"steps": -1}}, "steps is -1"),
+        ({"text": {"pieces": 0}}, "pieces is 0"),
+        ({"text": {"ema_decay": 1.0}}, "ema_decay is 1"),
+        ({"text": {"steps": 5, "warmup_steps": 5}}, "warmup_steps is 5, steps 5: wanted warmup_steps < steps"),
+        ({"lattice": {"speech_share": 1.1}}, "speech_share is 1.1"),
+        ({"lattice": {"short_contexts": -0.1}}, "short_contexts is -0.1"),
+        ({"lattice": {"speech_share": 0.97}}, "speech_share is 0.97, noise_share 0.04: wanted at most 1"),
+        ({"head": {"context": 3, "predictor_context": 4}}, "predictor_context is 4, context 3"),
         ({"lattice": {"before": -1}}, "before is -1"),
         ({"lattice": {"utterances": 0}}, "utterances is 0"),
         ({"lattice": {"ema_decay": 1.0}}, "ema_decay is 1"),
@@ -366,7 +426,7 @@ def test_what_does_not_fit_together_is_refused_at_once(trained, toy_recipe, toy_
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
-    parts = {"head": HeadConfig, "damage": DamageConfig, "lattice": LatticeConfig}
+    parts = {"head": HeadConfig, "damage": DamageConfig, "text": TextConfig, "lattice": LatticeConfig}
 
     def build():
         made = {name: parts[name](**value) if name in parts else value for name, value in settings.items()}
@@ -401,7 +461,7 @@ def call(trained, toy_folder, exported, tmp_path, monkeypatch, capsys):
 
     def run(*more: object, text: str = "text") -> SimpleNamespace:
         given = (tmp_path / "recipe.toml", checkpoint, "--text", tmp_path / text, "--directory", tmp_path / "run")
-        arguments = (*given, "--hours", "0.01", "--steps", "4", "--lattice-steps", "2", *more)
+        arguments = (*given, "--hours", "0.01", "--text-steps", "0", "--steps", "4", "--lattice-steps", "2", *more)
         monkeypatch.setattr(sys, "argv", ["transducer", *map(str, arguments)])
         code = 0
         try:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edgeasr.decoder import CtcGreedyDecoder
 from edgeasr.errors import BundleError
+from edgeasr.piece_model import PieceModel
 from edgeasr.tokenizer import BLANK, Tokenizer
 from edgeasr.transducer import Transducer
 from edgeasr.transducer_decoder import TransducerDecoder
@@ -17,6 +18,7 @@ FRAME_S = 0.04
 PIECES = Tokenizer((BLANK, " ", "a", "b", "c", " a", " b", "bc", " abc"))
 V = len(PIECES)
 BEHIND, AHEAD, CONTEXT = 1, 2, 3
+KNOWN = 2  # of the context's pieces, by the predictor
 FRAME, WIDTH, INNER, PIECE = 5, 6, 7, 4
 
 
@@ -27,16 +29,27 @@ def transducer(seed: int = 0, strength: float = 1.0) -> Transducer:
     def drawn(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32) / math.sqrt(shape[0])
 
+    text = PieceModel(
+        CONTEXT,
+        embedding=2 * drawn(V + 1, PIECE),
+        input=drawn(CONTEXT * PIECE, WIDTH),
+        input_bias=drawn(WIDTH),
+        expand=drawn(WIDTH, INNER),
+        expand_bias=drawn(INNER),
+        contract=2 * drawn(INNER, WIDTH),
+        contract_bias=drawn(WIDTH),
+        output=4 * drawn(WIDTH, V),
+        output_bias=drawn(V),
+    )
     return Transducer(
         BEHIND,
         AHEAD,
-        CONTEXT,
         projection=drawn(V, FRAME),
         projection_bias=drawn(FRAME),
         absent=drawn(FRAME),
         acoustic=drawn((BEHIND + 1 + AHEAD) * FRAME, WIDTH),
         embedding=2 * drawn(V + 1, PIECE),
-        predictor=2 * drawn(CONTEXT * PIECE, WIDTH),
+        predictor=2 * drawn(KNOWN * PIECE, WIDTH),
         bias=drawn(WIDTH),
         expand=drawn(WIDTH, INNER),
         expand_bias=drawn(INNER),
@@ -45,6 +58,8 @@ def transducer(seed: int = 0, strength: float = 1.0) -> Transducer:
         output=strength * 4 * drawn(WIDTH, V),
         output_bias=strength * drawn(V),
         gain=1.0,
+        text=text,
+        text_gain=0.3 * strength,
     )
 
 
@@ -67,7 +82,10 @@ def spoken(*tokens: str, posterior: float = 0.9) -> np.ndarray:
 
 def plain(t: Transducer, log_probs: np.ndarray) -> list[tuple[int, int]]:
     """The definition, frame by frame, in loops and in double precision: (frame, token) of every piece."""
-    weights = {f.name: np.asarray(getattr(t, f.name), np.float64) for f in dataclasses.fields(t)}
+    weights, text = (
+        {f.name: np.asarray(getattr(part, f.name), np.float64) for f in dataclasses.fields(part) if f.name != "text"}
+        for part in (t, t.text)
+    )
     sigmoid = lambda x: 1 / (1 + np.exp(-x))  # noqa: E731
     normal = lambda x: (x - x.mean()) / np.sqrt(x.var() + 1e-5)  # noqa: E731
     frames = [one @ weights["projection"] + weights["projection_bias"] for one in log_probs.astype(np.float64)]
@@ -77,12 +95,18 @@ def plain(t: Transducer, log_probs: np.ndarray) -> list[tuple[int, int]]:
             continue
         around = range(now - BEHIND, now + AHEAD + 1)
         window = [frames[i] if 0 <= i < len(frames) else weights["absent"] for i in around]
-        pieces = np.concatenate([weights["embedding"][i] for i in context])
+        pieces = np.concatenate([weights["embedding"][i] for i in context[-KNOWN:]])
         x = np.concatenate(window) @ weights["acoustic"] + pieces @ weights["predictor"] + weights["bias"]
         x = x * sigmoid(x)
         inner = normal(x) @ weights["expand"] + weights["expand_bias"]
         x = x + (inner * sigmoid(inner)) @ weights["contract"] + weights["contract_bias"]
         scores = normal(x) @ weights["output"] + weights["output_bias"] + t.gain * emitted
+        x = np.concatenate([text["embedding"][i] for i in context]) @ text["input"] + text["input_bias"]
+        x = x * sigmoid(x)
+        inner = normal(x) @ text["expand"] + text["expand_bias"]
+        x = x + (inner * sigmoid(inner)) @ text["contract"] + text["contract_bias"]
+        written = normal(x) @ text["output"] + text["output_bias"]
+        scores[1:] += t.text_gain * (written - np.log(np.exp(written).sum()))[1:]
         if best := int(scores.argmax()):
             found.append((now, best))
             context = [*context[1:], best]
@@ -152,7 +176,7 @@ def test_a_transducer_without_a_say_leaves_what_ctc_heard():
 
 
 def test_what_is_heard_depends_on_what_was_said_in_the_same_segment():
-    t, last = transducer(3), emissions(1, 11, sharpness=0.1)
+    t, last = transducer(4), emissions(1, 11, sharpness=0.1)
     after = {}
     for before in (" a", " abc", "c"):
         decoder = TransducerDecoder(t, PIECES, FRAME_S)
@@ -266,10 +290,12 @@ def test_a_file_gives_back_what_was_packed():
     t = transducer(8)
     found = Transducer.unpacked(t.packed(), "x")
     assert (found.behind, found.ahead, found.context, found.gain) == (BEHIND, AHEAD, CONTEXT, 1.0)
-    for field in dataclasses.fields(t):
-        array = np.asarray(getattr(t, field.name))
-        # Half a step of 63 for matrices, half precision for the rest.
-        assert getattr(found, field.name) == pytest.approx(array, abs=float(np.abs(array).max()) / 125)
+    for got, packed in ((found, t), (found.text, t.text)):
+        for field in dataclasses.fields(packed):
+            if field.name != "text":
+                array = np.asarray(getattr(packed, field.name))
+                # Half a step of 63 for matrices, half precision for the rest.
+                assert getattr(got, field.name) == pytest.approx(array, abs=float(np.abs(array).max()) / 125)
     assert decoded(emissions(60), t=found).text
 
 
@@ -289,9 +315,9 @@ def changed(**arrays):
         (transducer().packed()[:-40], "not a file that training wrote"),
         (b"x" * 900 + transducer().packed()[900:], "no readable model"),
         (changed(gain=None), "gain"),
-        (changed(format=np.array([2, 1, 2, 3])), "format version 2, wanted 1"),
-        (changed(format=np.array([1, -1, 2, 3])), "a window from --1 to 2"),
-        (changed(format=np.array([1, 1, 3, 3])), r"acoustic has the shape \(20, 6\), wanted \(25, 6\)"),
+        (changed(format=np.array([1, 1, 2, 3])), "format version 1, wanted 2"),
+        (changed(format=np.array([2, -1, 2, 3])), "a window from --1 to 2"),
+        (changed(format=np.array([2, 1, 3, 3])), r"acoustic has the shape \(20, 6\), wanted \(25, 6\)"),
         (changed(bias=np.full(6, np.nan, np.float16)), "bias has values that are no numbers"),
         (changed(output_bias=np.zeros(4, np.float16)), r"output_bias has the shape \(4,\), wanted \(9,\)"),
     ],

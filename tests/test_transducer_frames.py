@@ -17,7 +17,17 @@ from edgeasr.train.transducer_frames import FrameSet, Shards, with_errors, with_
 from edgeasr.train.transducer_head import TransducerHead
 from edgeasr.train.transducer_stages import LatticeStage, Sets
 
-HEAD = HeadConfig(behind=2, ahead=3, context=3, frame_width=10, width=24, inner_width=20, piece_width=6)
+HEAD = HeadConfig(
+    behind=2,
+    ahead=3,
+    context=3,
+    predictor_context=2,
+    frame_width=10,
+    width=24,
+    inner_width=20,
+    piece_width=6,
+    text_width=14,
+)
 V, C = 29, 12
 CONFIG = TransducerConfig(head=HEAD, shard_steps=5, shards_open=2)
 
@@ -158,11 +168,13 @@ def test_shards_take_turns_and_each_is_open_as_long(file):
 # Stages
 
 
-def lattice_stage(**shares: float) -> LatticeStage:
+def lattice_stage(noise_share: float = CONFIG.noise_share, **settings: float) -> LatticeStage:
     """Utterances one by one, as aligned, without damage."""
-    lattice = LatticeConfig(utterances=1, before=0, after=0)
+    lattice = LatticeConfig(**{"utterances": 1, "before": 0, "after": 0, "short_contexts": 0.0} | settings)
     whole = DamageConfig(wrong_pieces=0.0, own_errors=0.0, ends=0.0, lost_frames=0.0)
-    return LatticeStage(replace(CONFIG, damage=whole, lattice=lattice, **shares), world=1)
+    return LatticeStage(
+        replace(CONFIG, damage=whole, lattice=lattice, speech_share=0.0, noise_share=noise_share), world=1
+    )
 
 
 @torch.no_grad()
@@ -172,7 +184,7 @@ def test_as_aligned_utterances_lose_what_their_frames_lose(file, head):
     lost = nn.functional.cross_entropy(head(asked.outputs, asked.absent, asked.context), asked.labels, reduction="none")
     # Each utterance has three frames and two pieces.
     want = {round(one.sum().item() / 2, 4) for one in lost.split(3)}
-    sets = Sets([frames], [frames], [], frames.piece_counts)
+    sets = Sets([frames], [frames], [], frames.piece_counts, None)
     stage, rng = lattice_stage(), np.random.default_rng(0)
     assert {round(stage.loss(head, sets, rng).item(), 4) for _ in range(20)} == want
 
@@ -189,6 +201,25 @@ def test_of_noise_every_frame_that_is_not_sure_is_to_be_blank(file, head, tmp_pa
     assert (len(noise), noise.num_utterances) == (5, 1)
     heard = noise.frames(np.array([1, 2]))
     want = -head(heard.outputs, heard.absent, heard.context).log_softmax(-1)[:, 0].sum()
-    sets = Sets([speech], [speech], [noise], speech.piece_counts)
+    sets = Sets([speech], [speech], [noise], speech.piece_counts, None)
     got = lattice_stage(speech_share=0.0, noise_share=1.0).loss(head, sets, np.random.default_rng(0))
     torch.testing.assert_close(got, want)
+
+
+@torch.no_grad()
+def test_recordings_are_heard_with_short_contexts_and_sentences_are_not(file, head):
+    speech, sentences = (FrameSet(file, HEAD, V, blank_share=0.0, seed=1) for _ in range(2))
+    rows = [sentences.utterance(number) for number in range(2)]
+    begin = torch.tensor([V, V, V])
+    assert [row.context[0].equal(begin) for row in rows] == [True, True]
+    short = rows[0].with_short_context(1, V)
+    # Of the second piece the one before is known, and of what follows both, only the last.
+    assert short.context.tolist() == [[V, V, V], [V, V, 5], [V, V, 7]]
+    assert short.own.tolist() == short.context.tolist()
+    assert rows[0].context.tolist() == [[V, V, V], [V, V, 5], [V, 5, 7]]
+    sets = Sets([speech], [sentences], [], speech.piece_counts, None)
+    rng = np.random.default_rng(0)
+    for share, lengths in ((1.0, {1, 2}), (0.0, {2})):
+        stage = lattice_stage(utterances=200, speech_share=share, short_contexts=1.0, noise_share=0.0)
+        last = [one.context[-1] for one in stage._drawn(sets, rng)]
+        assert {int((context != V).sum()) for context in last} == lengths

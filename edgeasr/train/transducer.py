@@ -36,6 +36,7 @@ from edgeasr.train.corpus import Corpus
 from edgeasr.train.loop import RESUME, computes_bf16
 from edgeasr.train.optimizer import Optimizer
 from edgeasr.train.own_pieces import own_pieces
+from edgeasr.train.piece_text import PieceText
 from edgeasr.train.processes import Observer, Outcome, Place, Progress, never, run_in_processes
 from edgeasr.train.recipe import OptimizerConfig, Recipe
 from edgeasr.train.resume import RunState, Standing, restore_run, save_run
@@ -43,7 +44,7 @@ from edgeasr.train.transducer_config import TransducerConfig
 from edgeasr.train.transducer_frames import FrameSet, Shards
 from edgeasr.train.transducer_head import TransducerHead
 from edgeasr.train.transducer_preparation import Preparation
-from edgeasr.train.transducer_stages import FrameStage, LatticeStage, Sets, Stage
+from edgeasr.train.transducer_stages import FrameStage, LatticeStage, Sets, Stage, TextStage
 from edgeasr.train.transducer_validation import HeardDev
 from edgeasr.train.unit_selection import Listener
 from edgeasr.transducer import Transducer
@@ -125,16 +126,18 @@ class TransducerTrainer:
         self.head = TransducerHead(encoder.emission, self.config.head).to(self.device)
         optimizer = OptimizerConfig(weight_decay=self.config.weight_decay)
         self.state = RunState(self.head, self._parameters(), Optimizer(self.head, optimizer))
-        self.stages = (FrameStage(job.config, place.world), LatticeStage(job.config, place.world))
+        self.stages = [stage(job.config, place.world) for stage in (TextStage, FrameStage, LatticeStage)]
         self.steps = sum(stage.steps for stage in self.stages)
         self.step, self.best, self.stopping = 0, math.inf, False
+        self.text: PieceText | None = None  # while it is learned alone
 
     def run(self) -> Outcome:
         """Prepare what is missing, and train to the last step or until the observer asks to stop."""
         self.begin()
         self.model: nn.Module = self.head
         if self.place.world > 1:
-            self.model = DistributedDataParallel(self.head)
+            # Text alone teaches the language model, and nothing else does.
+            self.model = DistributedDataParallel(self.head, find_unused_parameters=True)
         parameters = sum(parameter.numel() for parameter in self.head.parameters())
         self.observer.report(f"{parameters:,} parameters, {self.place.world} processes, step {self.step}")
         if self.step < self.steps:
@@ -166,6 +169,8 @@ class TransducerTrainer:
             for one in self._with_pieces():
                 if one.name in self.state.more:
                     one.set_own(self.state.more[one.name].long().numpy())
+        if self.step < self.config.text.steps:
+            self.text = PieceText(job.text, recipe.tokenizer, config.head.context)
 
     def _train(self) -> None:
         losses: list[float] = []
@@ -179,7 +184,7 @@ class TransducerTrainer:
             if self.step % config.log_every == 0 or last:
                 self._log({"loss": float(np.mean(losses))})
                 losses = []
-            if self.step % config.evaluate_every == 0 or last:
+            if not isinstance(stage, TextStage) and (self.step % config.evaluate_every == 0 or last):
                 self._evaluate()
             self.stopping = self._asked_to_stop()
             if self.step % config.save_every == 0 or last or self.stopping:
@@ -187,8 +192,11 @@ class TransducerTrainer:
 
     def _stage(self, step: int) -> tuple[Stage, int]:
         """The stage of a step, and which of its steps that is."""
-        first = self.stages[0]
-        return (first, step) if step < first.steps else (self.stages[1], step - first.steps)
+        for stage in self.stages[:-1]:
+            if step < stage.steps:
+                return stage, step
+            step -= stage.steps
+        return self.stages[-1], step
 
     def train_step(self) -> float:
         """One step of the optimiser. returns: the loss of this process"""
@@ -199,7 +207,7 @@ class TransducerTrainer:
         torch.manual_seed(hash((self.config.seed, self.step, self.place.rank)) % 2**63)
         rng = np.random.default_rng([self.config.seed, self.step, self.place.rank])
         self.model.train()
-        sets = Sets(self.speech, self.shards.at(self.step), self.noise, self.piece_counts)
+        sets = Sets(self.speech, self._sentences(), self.noise, self.piece_counts, self.text)
         loss = stage.loss(self._scores, sets, rng)
         self.head.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -218,15 +226,20 @@ class TransducerTrainer:
             parameter.copy_(self.state.average[name])
         self.state.optimizer.restore({})
 
-    def _scores(self, outputs: Tensor, absent: Tensor, context: Tensor, pairs: Tensor | None) -> Tensor:
+    def _scores(self, outputs: Tensor | None, absent: Tensor | None, context: Tensor, pairs: Tensor | None) -> Tensor:
         given = [None if part is None else part.to(self.device) for part in (outputs, absent, context, pairs)]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             scores: Tensor = self.model(*given)
         return scores.float()
 
+    def _sentences(self) -> list[FrameSet]:
+        """The open shards; none while text is learned."""
+        step = self.step - self.config.text.steps
+        return self.shards.at(step) if step >= 0 else []
+
     def _with_pieces(self) -> list[FrameSet]:
-        """What is drawn from in this step, but noise."""
-        return [*self.speech, *self.shards.at(self.step)]
+        """What is drawn from in this step, but noise and text."""
+        return [*self.speech, *self._sentences()]
 
     def _learn_own_errors(self) -> None:
         """Ask the head as it is now for the pieces of what was opened since; saved with its weights."""
@@ -310,7 +323,8 @@ def _arguments() -> argparse.Namespace:
         "--noise-hours", type=float, default=DEFAULTS.noise_hours, help="of noise to be silent in; 0: none"
     )
     parser.add_argument("--directory", type=Path, required=True, help="folder for everything that is written")
-    parser.add_argument("--steps", type=int, default=DEFAULTS.steps, help="on aligned frames")
+    parser.add_argument("--text-steps", type=int, default=DEFAULTS.text.steps, help="on text alone; 0: none")
+    parser.add_argument("--steps", type=int, default=DEFAULTS.steps, help="on aligned frames, behind those")
     parser.add_argument(
         "--lattice-steps", type=int, default=DEFAULTS.lattice.steps, help="on nearby alignments, behind those; 0: none"
     )
@@ -324,7 +338,9 @@ def _arguments() -> argparse.Namespace:
 def _job(given: argparse.Namespace) -> TransducerJob:
     """raises: EdgeasrError for files that cannot be used, or a bundle that would not take the transducer"""
     recipe = Recipe.load(given.recipe).with_options(processes=given.processes)
-    config = replace(DEFAULTS.with_steps(given.steps, given.lattice_steps), noise_hours=given.noise_hours)
+    config = replace(
+        DEFAULTS.with_steps(given.text_steps, given.steps, given.lattice_steps), noise_hours=given.noise_hours
+    )
     job = TransducerJob.load(
         recipe, given.checkpoint, given.text, given.directory, given.hours, dictionary=given.dictionary, config=config
     )

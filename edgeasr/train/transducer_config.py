@@ -15,18 +15,32 @@ class HeadConfig(FrozenConfig):
 
     behind: int = 3
     ahead: int = 10
-    context: int = 8
+    context: int = 12  # pieces that the language model of pieces knows
+    predictor_context: int = 8  # the last of them, that the predictor knows
     frame_width: int = 64  # of a frame in the window
     width: int = 320
     inner_width: int = 448  # of the feed-forward layer
     piece_width: int = 48  # of an embedding
+    text_width: int = 448  # of the language model
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
         for name in ("behind", "ahead"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
-        for name in ("context", "frame_width", "width", "inner_width", "piece_width"):
+        for name in (
+            "context",
+            "predictor_context",
+            "frame_width",
+            "width",
+            "inner_width",
+            "piece_width",
+            "text_width",
+        ):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
+        require(
+            self.predictor_context <= self.context,
+            f"predictor_context is {self.predictor_context}, context {self.context}: wanted no more than that",
+        )
         require(0 <= self.dropout < 1, f"dropout is {self.dropout}: it must be in [0, 1)")
 
     @property
@@ -52,6 +66,28 @@ class DamageConfig(FrozenConfig):
 
 
 @dataclass(frozen=True)
+class TextConfig(FrozenConfig):
+    """Training of the language model of pieces on text alone, before anything is heard."""
+
+    steps: int = 2600  # 0: none
+    warmup_steps: int = 100
+    peak_rate: float = 2e-3
+    ema_decay: float = 0.995
+    pieces: int = 6144  # in one step, over all processes
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "warmup_steps"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
+        require(
+            not self.steps or self.warmup_steps < self.steps,
+            f"warmup_steps is {self.warmup_steps}, steps {self.steps}: wanted warmup_steps < steps",
+        )
+        for name in ("peak_rate", "pieces"):
+            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
+        require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: it must be in [0, 1)")
+
+
+@dataclass(frozen=True)
 class LatticeConfig(FrozenConfig):
     """Training on with the sum over the alignments near the aligned one, behind the steps on aligned frames."""
 
@@ -60,6 +96,8 @@ class LatticeConfig(FrozenConfig):
     peak_rate: float = 6e-4
     ema_decay: float = 0.998
     utterances: int = 40  # in one step, over all processes
+    speech_share: float = 0.2  # of them from training speech
+    short_contexts: float = 0.8  # of those, whose texts are soon known by heart, so many with three pieces or fewer
     before: int = 3  # frames that a piece may begin before the one where it was aligned
     after: int = 3
 
@@ -73,6 +111,8 @@ class LatticeConfig(FrozenConfig):
             f"warmup_steps is {self.warmup_steps}, steps {self.steps}: wanted warmup_steps < steps",
         )
         require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: it must be in [0, 1)")
+        for name in ("speech_share", "short_contexts"):
+            require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}: it must be in [0, 1]")
 
 
 @dataclass(frozen=True)
@@ -82,6 +122,7 @@ class TransducerConfig(FrozenConfig):
     head: HeadConfig = field(default_factory=HeadConfig)
     units: UnitConfig = field(default_factory=UnitConfig)
     damage: DamageConfig = field(default_factory=DamageConfig)
+    text: TextConfig = field(default_factory=TextConfig)
     lattice: LatticeConfig = field(default_factory=LatticeConfig)
     steps: int = 20_000  # on aligned frames
     warmup_steps: int = 300
@@ -115,19 +156,22 @@ class TransducerConfig(FrozenConfig):
         require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: it must be in [0, 1)")
         for name in ("speech_share", "noise_share", "blank_share", "own_errors_from"):
             require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}: it must be in [0, 1]")
-        require(
-            self.speech_share + self.noise_share <= 1,
-            f"speech_share is {self.speech_share}, noise_share {self.noise_share}: wanted at most 1 together",
-        )
+        for share in (self.speech_share, self.lattice.speech_share):
+            require(
+                share + self.noise_share <= 1,
+                f"speech_share is {share}, noise_share {self.noise_share}: wanted at most 1 together",
+            )
 
     @property
     def own_errors_step(self) -> int:
         """The first step whose contexts have errors of its own."""
-        return round(self.own_errors_from * self.steps)
+        return self.text.steps + round(self.own_errors_from * self.steps)
 
-    def with_steps(self, steps: int, lattice_steps: int) -> Self:
+    def with_steps(self, text_steps: int, steps: int, lattice_steps: int) -> Self:
         """The same with other numbers of steps; the warm-ups are at most half of them. raises: ConfigError"""
+        text = replace(self.text, steps=text_steps, warmup_steps=min(self.text.warmup_steps, text_steps // 2))
         lattice = replace(
             self.lattice, steps=lattice_steps, warmup_steps=min(self.lattice.warmup_steps, lattice_steps // 2)
         )
-        return replace(self, steps=steps, warmup_steps=min(self.warmup_steps, steps // 2), lattice=lattice)
+        warmup_steps = min(self.warmup_steps, steps // 2)
+        return replace(self, steps=steps, warmup_steps=warmup_steps, text=text, lattice=lattice)

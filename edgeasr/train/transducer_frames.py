@@ -43,6 +43,12 @@ class Utterance(NamedTuple):
     own: Tensor  # (U + 1, K) as in `Frames`
     aligned: Aligned
 
+    def with_short_context(self, known: int, begin: int) -> Utterance:
+        """The same where no more than so many pieces are known, as at the beginning of a segment."""
+        context, own = self.context.clone(), self.own.clone()
+        context[:, :-known] = own[:, :-known] = begin
+        return self._replace(context=context, own=own)
+
 
 class FrameSet:
     """The frames of a file that are worth training on: all but sure blanks, and a share of these."""

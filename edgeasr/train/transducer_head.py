@@ -10,9 +10,59 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeasr.errors import ConfigError
+from edgeasr.piece_model import PieceModel
 from edgeasr.train.crf import Doubles
 from edgeasr.train.transducer_config import HeadConfig
 from edgeasr.transducer import Transducer
+
+_BLANK_ID = 0
+
+
+class TextHead(nn.Module):
+    """The language model of `edgeasr.piece_model`, of so many tokens."""
+
+    def __init__(self, tokens: int, config: HeadConfig) -> None:
+        super().__init__()
+        width = config.text_width
+        self.context = config.context
+        self.embedding = nn.Embedding(tokens + 1, config.piece_width)
+        self.input = nn.Linear(config.context * config.piece_width, width)
+        self.expand_norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, width)
+        self.contract = nn.Linear(width, width)
+        self.output_norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, tokens)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """The last pieces, (B, K), to scores of the next one, (B, V): log-probabilities but for a constant."""
+        x = F.silu(self.input(self.embedding(context).flatten(1)))
+        x = x + self.contract(F.silu(self.expand(self.expand_norm(x))))
+        scores: Tensor = self.output(self.output_norm(x))
+        return scores
+
+    def log_probs(self, context: Tensor) -> Tensor:
+        """Of the next piece, (B, V); 0 for the blank. It is not taught by what is made of them."""
+        with torch.no_grad():
+            log_probs: Tensor = self(context).float().log_softmax(-1)
+            log_probs[:, _BLANK_ID] = 0.0
+        return log_probs
+
+    def to_piece_model(self) -> PieceModel:
+        """The same computation without torch; scales and shifts of norms go into what follows them."""
+        expand, expand_bias = _folded(self.expand_norm, self.expand)
+        output, output_bias = _folded(self.output_norm, self.output)
+        arrays = {
+            "embedding": _doubles(self.embedding.weight),
+            "input": _doubles(self.input.weight).T,
+            "input_bias": _doubles(self.input.bias),
+            "expand": expand.T,
+            "expand_bias": expand_bias,
+            "contract": _doubles(self.contract.weight).T,
+            "contract_bias": _doubles(self.contract.bias),
+            "output": output.T,
+            "output_bias": output_bias,
+        }
+        return PieceModel(self.context, **_floats(arrays))
 
 
 class TransducerHead(nn.Module):
@@ -39,13 +89,15 @@ class TransducerHead(nn.Module):
         self.projection = nn.Linear(channels, config.frame_width)
         self.acoustic = nn.Linear(config.window * config.frame_width, config.width)
         self.embedding = nn.Embedding(tokens + 1, config.piece_width)
-        self.predictor = nn.Linear(config.context * config.piece_width, config.width)
+        self.predictor = nn.Linear(config.predictor_context * config.piece_width, config.width)
         self.expand_norm = nn.LayerNorm(config.width)
         self.expand = nn.Linear(config.width, config.inner_width)
         self.contract = nn.Linear(config.inner_width, config.width)
         self.output_norm = nn.LayerNorm(config.width)
         self.output = nn.Linear(config.width, tokens)
         self.gain = nn.Parameter(torch.ones(1))
+        self.text = TextHead(tokens, config)
+        self.text_gain = nn.Parameter(torch.zeros(1))
         self.dropout = nn.Dropout(config.dropout)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
@@ -55,23 +107,33 @@ class TransducerHead(nn.Module):
         """Tokens, the blank among them; of this number is the "piece" before the first."""
         return len(self.emission_bias)
 
-    def forward(self, outputs: Tensor, absent: Tensor, context: Tensor, pairs: Tensor | None = None) -> Tensor:
+    def forward(
+        self, outputs: Tensor | None, absent: Tensor | None, context: Tensor, pairs: Tensor | None = None
+    ) -> Tensor:
         """outputs: (B, behind + 1 + ahead, C) of the encoder; absent: as many, true where there is no frame;
         context: (B, K) the last pieces, the very last one last
 
+        outputs and absent are None to ask the language model alone, and to teach it
         pairs: (2, N) of which outputs with which context, where these are not as many or not in the same order
         returns: (B, V) or (N, V), log-probabilities but for a constant
         """
+        if outputs is None or absent is None:
+            written: Tensor = self.text(context)
+            return written
         projected = torch.where(absent[..., None], self.projection.bias, self.projection(outputs))
-        heard, predicted = self.acoustic(projected.flatten(1)), self.predictor(self.embedding(context).flatten(1))
-        emitted = self.log_probs(outputs[:, self.config.behind])
+        heard, predicted = self.acoustic(projected.flatten(1)), self._predicted(context)
+        emitted, written = self.log_probs(outputs[:, self.config.behind]), self.text.log_probs(context)
         if pairs is not None:
-            heard, predicted = heard.index_select(0, pairs[0]), predicted.index_select(0, pairs[1])
-            emitted = emitted.index_select(0, pairs[0])
+            heard, emitted = (part.index_select(0, pairs[0]) for part in (heard, emitted))
+            predicted, written = (part.index_select(0, pairs[1]) for part in (predicted, written))
         x = F.silu(heard + predicted)
         x = x + self.dropout(self.contract(F.silu(self.expand(self.expand_norm(x)))))
         scores: Tensor = self.output(self.dropout(self.output_norm(x)))
-        return scores + self.gain * emitted
+        return scores + self.gain * emitted + self.text_gain * written
+
+    def _predicted(self, context: Tensor) -> Tensor:
+        predicted: Tensor = self.predictor(self.embedding(context[:, -self.config.predictor_context :]).flatten(1))
+        return predicted
 
     def log_probs(self, outputs: Tensor) -> Tensor:
         """The emissions, (..., V)."""
@@ -103,9 +165,9 @@ class TransducerHead(nn.Module):
             "output": output.T,
             "output_bias": output_bias,
         }
-        weights: dict[str, Any] = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-        config = self.config
-        return Transducer(config.behind, config.ahead, config.context, **weights, gain=float(self.gain.detach()))
+        gain, text_gain = float(self.gain.detach()), float(self.text_gain.detach())
+        text, config = self.text.to_piece_model(), self.config
+        return Transducer(config.behind, config.ahead, **_floats(arrays), gain=gain, text=text, text_gain=text_gain)
 
 
 def _folded(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Doubles, Doubles]:
@@ -117,3 +179,7 @@ def _folded(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Doubles, Doubles]:
 def _doubles(tensor: Tensor) -> Doubles:
     array: Doubles = tensor.detach().cpu().double().numpy()
     return array
+
+
+def _floats(arrays: dict[str, Doubles]) -> dict[str, Any]:
+    return {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}

@@ -1,4 +1,4 @@
-"""The two stages of a transducer's training: first single frames as aligned, then whole utterances near it."""
+"""The stages of a transducer's training: text alone, then single frames as aligned, then whole utterances near it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeasr.train.loop import learning_rate
-from edgeasr.train.transducer_config import LatticeConfig, TransducerConfig
+from edgeasr.train.piece_text import PieceText
+from edgeasr.train.transducer_config import LatticeConfig, TextConfig, TransducerConfig
 from edgeasr.train.transducer_frames import Frames, FrameSet, Utterance, with_errors, with_holes
 from edgeasr.train.transducer_lattice import Lattice, lattice_loss
 
 # Of outputs, absent and context, and of pairs of them, as `TransducerHead.forward`; in float32.
-Score = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+Score = Callable[[Tensor | None, Tensor | None, Tensor, Tensor | None], Tensor]
+
+
+# Pieces of a short context, at most.
+_SHORT = 3
 
 
 class Sets(NamedTuple):
@@ -27,12 +32,14 @@ class Sets(NamedTuple):
 
     speech:       passes over training speech
     piece_counts: (V,) by which wrong pieces are drawn
+    text:         while it is learned alone
     """
 
     speech: Sequence[FrameSet]
     sentences: Sequence[FrameSet]
     noise: Sequence[FrameSet]
     piece_counts: NDArray[np.int64]
+    text: PieceText | None
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,35 @@ class Stage(ABC):
     @abstractmethod
     def loss(self, score: Score, sets: Sets, rng: np.random.Generator) -> Tensor:
         """Of what this process draws in one step, from `rng` and torch's generator, ()."""
+
+
+class TextStage(Stage):
+    """Cross entropy of the pieces of text, given those before, of which some are wrong: the language model alone."""
+
+    name = "text"
+
+    @property
+    def settings(self) -> TextConfig:
+        """Its own."""
+        return self.config.text
+
+    @property
+    def steps(self) -> int:
+        return self.settings.steps
+
+    @property
+    def ema_decay(self) -> float:
+        return self.settings.ema_decay
+
+    def rate(self, step: int) -> float:
+        return learning_rate(step, self.settings.peak_rate, self.settings.warmup_steps, self.steps)
+
+    def loss(self, score: Score, sets: Sets, rng: np.random.Generator) -> Tensor:
+        assert sets.text is not None
+        context, pieces = sets.text.draw(max(1, self.settings.pieces // self.world), rng)
+        context = with_errors(context, context, self.config.damage, sets.piece_counts)
+        scores = score(None, None, context, None)
+        return F.cross_entropy(scores, pieces.to(scores.device))
 
 
 class FrameStage(Stage):
@@ -134,16 +170,19 @@ class LatticeStage(Stage):
 
     def _drawn(self, sets: Sets, rng: np.random.Generator) -> list[Utterance]:
         """Each from training speech, noise or an open shard, by the shares of these; any row is as likely."""
-        config = self.config
+        speech, noise_too = self.settings.speech_share, self.settings.speech_share + self.config.noise_share
         # CTC may be sure of all of it.
         noise = [one for one in sets.noise if one.num_utterances]
         drawn = []
         for share in rng.random(max(1, self.settings.utterances // self.world)):
             kind = sets.sentences
-            if share < config.speech_share:
+            if share < speech:
                 kind = sets.speech
-            elif noise and share < config.speech_share + config.noise_share:
+            elif noise and share < noise_too:
                 kind = noise
             one = kind[int(rng.integers(len(kind)))]
-            drawn.append(one.utterance(int(rng.integers(one.num_utterances))))
+            utterance = one.utterance(int(rng.integers(one.num_utterances)))
+            if kind is sets.speech and rng.random() < self.settings.short_contexts:
+                utterance = utterance.with_short_context(int(rng.integers(1, _SHORT + 1)), len(sets.piece_counts))
+            drawn.append(utterance)
         return drawn

@@ -1,0 +1,61 @@
+"""A language model of pieces of words: the next one, given the last few (feed-forward, Bengio et al. 2003).
+
+A transducer learns its text from sentences that were said, or put together as though they were, and these are few. Of
+plain text there is more than can be said, so what comes next by text alone is learned of it apart, and the transducer
+adds it to its scores (shallow fusion, inside of the training: Sriram et al. 2018, arXiv 1708.06426).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeasr.features import Floats
+from edgeasr.neural import normal, silu
+
+_BLANK_ID = 0
+
+
+@dataclass(frozen=True)
+class PieceModel:
+    """The weights, float32; matrices are (inputs, outputs).
+
+    pieces (context) -> embedding -> input -> SiLU -> + feed-forward -> output -> log-probabilities
+    """
+
+    context: int  # pieces that it knows
+    embedding: Floats  # (V + 1, E); the last is that of the beginning of a sentence
+    input: Floats  # (context * E, H)
+    input_bias: Floats  # (H,)
+    expand: Floats  # (H, F), with the layer norm before it
+    expand_bias: Floats  # (F,)
+    contract: Floats  # (F, H)
+    contract_bias: Floats  # (H,)
+    output: Floats  # (H, V), with the layer norm before it
+    output_bias: Floats  # (V,)
+
+    def log_probs(self, context: tuple[int, ...]) -> Floats:
+        """The last pieces to log-probabilities of the next one, (V,); 0 for the blank, which no text has."""
+        x = silu(self.embedding[list(context)].reshape(-1) @ self.input + self.input_bias)
+        x = x + silu(normal(x) @ self.expand + self.expand_bias) @ self.contract + self.contract_bias
+        scores: Floats = normal(x) @ self.output + self.output_bias
+        scores -= scores.max()
+        scores -= np.log(np.exp(scores).sum())
+        scores[_BLANK_ID] = 0.0
+        return scores
+
+    def shapes(self, tokens: int) -> dict[str, tuple[int, ...]]:
+        """What the arrays of such a model of so many tokens have to be like."""
+        width, piece, inner = self.output.shape[0], self.embedding.shape[1], self.expand.shape[1]
+        return {
+            "embedding": (tokens + 1, piece),
+            "input": (self.context * piece, width),
+            "input_bias": (width,),
+            "expand": (width, inner),
+            "expand_bias": (inner,),
+            "contract": (inner, width),
+            "contract_bias": (width,),
+            "output": (width, tokens),
+            "output_bias": (tokens,),
+        }
