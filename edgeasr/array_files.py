@@ -19,6 +19,7 @@ T = TypeVar("T")
 # Beside zipfile's own.
 _FILE_ERRORS = (
     zlib.error,
+    ArithmeticError,  # of numbers and shapes that no file of ours has
     EOFError,
     LookupError,
     OSError,

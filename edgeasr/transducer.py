@@ -150,7 +150,7 @@ def _checked(arrays: Arrays) -> Transducer:
         raise ValueError(f"got a window from -{behind} to {ahead} and a context of {context}")
     own = {name: _floats(arrays, name) for name in _array_names(Transducer)}
     of_text = {name: _floats(arrays, _OF_TEXT + name) for name in _array_names(PieceModel)}
-    gain, text_gain = float(arrays["gain"]), float(arrays["text_gain"])
+    gain, text_gain = float(_floats(arrays, "gain")), float(_floats(arrays, "text_gain"))
     text = PieceModel(context, **of_text)
     transducer = Transducer(behind, ahead, **own, gain=gain, text=text, text_gain=text_gain)
     _check_shapes(own, _shapes(transducer), "")
@@ -162,6 +162,8 @@ def _floats(arrays: Arrays, name: str) -> Floats:
     """errors: LookupError for an array that is not there, ValueError for one that holds no numbers"""
     array = arrays[name].astype(np.float32)
     scale = arrays.get(f"{name}.scale")
+    if scale is not None and scale.shape != array.shape[1:]:
+        raise ValueError(f"the scale of {name} has the shape {scale.shape}, wanted {array.shape[1:]}")
     found: Floats = array if scale is None else array * scale.astype(np.float32)
     if not np.isfinite(found).all():
         raise ValueError(f"{name} has values that are no numbers")

@@ -13,7 +13,7 @@ from edgeasr.decoder import Emission, SegmentClock, Spelling, Word, best_tokens
 from edgeasr.errors import BundleError
 from edgeasr.features import Floats
 from edgeasr.tokenizer import Tokenizer
-from edgeasr.transducer import Transducer
+from edgeasr.transducer import Predicted, Transducer
 
 # A blank that CTC is so sure of stays one, and costs nothing.
 SURE_BLANK = math.log(0.95)
@@ -56,6 +56,7 @@ class TransducerDecoder(SegmentClock):
         self._transducer = transducer
         self._hypothesis: tuple[Word, ...] | None = None  # None where it has to be found anew
         self._context = transducer.begin
+        self._predicted: tuple[tuple[int, ...], Predicted] | None = None  # of which context what follows it
         self._guesses: list[_Heard] = []
         self._last_id = _BLANK_ID
         # Emissions that are not decided yet; their frames projected, and those before that the window reaches.
@@ -160,7 +161,7 @@ class TransducerDecoder(SegmentClock):
         at = 0
         while at < len(unsure):
             # All that are left, as though nothing were heard: the first that is a piece is right.
-            scores = self._transducer.join(acoustic[at:], self._transducer.predict(self._context), emissions[at:])
+            scores = self._transducer.join(acoustic[at:], self._prediction(), emissions[at:])
             best = scores.argmax(axis=1)
             pieces = np.flatnonzero(best != _BLANK_ID)
             if not len(pieces):
@@ -169,6 +170,12 @@ class TransducerDecoder(SegmentClock):
             piece, row = int(best[found]), scores[found]
             self._take(_Heard(piece, first + int(unsure[at + found]), -math.log(np.exp(row - row[piece]).sum())))
             at += found + 1
+
+    def _prediction(self) -> Predicted:
+        """What follows the context; asked for in every chunk, and another after each piece alone."""
+        if self._predicted is None or self._predicted[0] != self._context:
+            self._predicted = self._context, self._transducer.predict(self._context)
+        return self._predicted[1]
 
     def _take(self, heard: _Heard) -> None:
         self._context = (*self._context[1:], heard.token_id)

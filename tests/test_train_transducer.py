@@ -80,6 +80,7 @@ def weighty(config: HeadConfig = HEAD, seed: int = 0) -> TransducerHead:
         head.output.weight.normal_(0, 0.7)
         head.output.bias.normal_()
         head.gain.fill_(0.8)
+        head.text.output.weight.normal_(0, 0.7)
         head.text.output.bias.normal_()
         head.text_gain.fill_(0.6)
     return head.eval()

@@ -319,6 +319,12 @@ def changed(**arrays):
         (changed(format=np.array([2, -1, 2, 3])), "a window from --1 to 2"),
         (changed(format=np.array([2, 1, 3, 3])), r"acoustic has the shape \(20, 6\), wanted \(25, 6\)"),
         (changed(bias=np.full(6, np.nan, np.float16)), "bias has values that are no numbers"),
+        (changed(gain=np.array(np.nan, np.float32)), "gain has values that are no numbers"),
+        (changed(text_gain=np.array(np.inf, np.float32)), "text_gain has values that are no numbers"),
+        (changed(embedding=np.zeros((10, 0), np.int8), **{"embedding.scale": np.zeros(0, np.float32)}), "by zero"),
+        (changed(format=np.array([np.inf, 1, 2, 3])), "cannot convert float infinity"),
+        (changed(**{"expand.scale": np.zeros((6, 7), np.float32)}), r"the scale of expand has the shape \(6, 7\)"),
+        (changed(**{"text.output": np.zeros((6, 8), np.int8), "text.output.scale": np.zeros(8, np.float32)}), r"9\)"),
         (changed(output_bias=np.zeros(4, np.float16)), r"output_bias has the shape \(4,\), wanted \(9,\)"),
     ],
 )

@@ -2,10 +2,11 @@
 
     python -m edgeasr.train.transducer RECIPE CHECKPOINT --text sentences.txt.xz --hours 300 --directory runs/transducer
 
-Every frame has a label, the piece that begins in it on the best CTC path, and is learned by cross entropy (Hu et al.
-2020, arXiv 2005.00572): no sum over alignments, and frames may be drawn one by one. What that has taught goes on with
-whole utterances and the sum over the alignments near that path. Sentences come from text by
-`edgeasr.train.unit_selection`, a share of the frames from the training speech itself, some from noise alone.
+A language model of pieces learns all of the text first. Then every frame has a label, the piece that begins in it on
+the best CTC path, and is learned by cross entropy (Hu et al. 2020, arXiv 2005.00572): no sum over alignments, and
+frames may be drawn one by one. What that has taught goes on with whole utterances and the sum over the alignments near
+that path. Sentences come from text by `edgeasr.train.unit_selection`, a share of the frames from the training speech
+itself, some from noise alone.
 """
 
 from __future__ import annotations
@@ -222,6 +223,8 @@ class TransducerTrainer:
     @torch.no_grad()
     def _begin_stage(self) -> None:
         """From the averaged weights, and without a memory of earlier gradients."""
+        if self.step >= self.config.text.steps:
+            self.text = None
         for name, parameter in self.head.named_parameters():
             parameter.copy_(self.state.average[name])
         self.state.optimizer.restore({})

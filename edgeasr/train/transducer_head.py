@@ -32,6 +32,9 @@ class TextHead(nn.Module):
         self.contract = nn.Linear(width, width)
         self.output_norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, tokens)
+        # Before it has learned, every piece is as likely.
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
 
     def forward(self, context: Tensor) -> Tensor:
         """The last pieces, (B, K), to scores of the next one, (B, V): log-probabilities but for a constant."""
