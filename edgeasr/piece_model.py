@@ -12,34 +12,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeasr.features import Floats
-from edgeasr.neural import normal, silu
+from edgeasr.neural import ReadOut, silu
 
 _BLANK_ID = 0
 
 
 @dataclass(frozen=True)
-class PieceModel:
+class PieceModel(ReadOut):
     """The weights, float32; matrices are (inputs, outputs).
 
-    pieces (context) -> embedding -> input -> SiLU -> + feed-forward -> output -> log-probabilities
+    pieces (context) -> embedding -> input -> SiLU -> read-out -> log-probabilities
     """
 
     context: int  # pieces that it knows
     embedding: Floats  # (V + 1, E); the last is that of the beginning of a sentence
-    input: Floats  # (context * E, H)
-    input_bias: Floats  # (H,)
-    expand: Floats  # (H, F), with the layer norm before it
-    expand_bias: Floats  # (F,)
-    contract: Floats  # (F, H)
-    contract_bias: Floats  # (H,)
-    output: Floats  # (H, V), with the layer norm before it
-    output_bias: Floats  # (V,)
+    input: Floats  # (context * E, D)
+    input_bias: Floats  # (D,)
 
     def log_probs(self, context: tuple[int, ...]) -> Floats:
         """The last pieces to log-probabilities of the next one, (V,); 0 for the blank, which no text has."""
-        x = silu(self.embedding[list(context)].reshape(-1) @ self.input + self.input_bias)
-        x = x + silu(normal(x) @ self.expand + self.expand_bias) @ self.contract + self.contract_bias
-        scores: Floats = normal(x) @ self.output + self.output_bias
+        scores = self.read_out(silu(self.embedding[list(context)].reshape(-1) @ self.input + self.input_bias))
         scores -= scores.max()
         scores -= np.log(np.exp(scores).sum())
         scores[_BLANK_ID] = 0.0
@@ -47,15 +39,6 @@ class PieceModel:
 
     def shapes(self, tokens: int) -> dict[str, tuple[int, ...]]:
         """What the arrays of such a model of so many tokens have to be like."""
-        width, piece, inner = self.output.shape[0], self.embedding.shape[1], self.expand.shape[1]
-        return {
-            "embedding": (tokens + 1, piece),
-            "input": (self.context * piece, width),
-            "input_bias": (width,),
-            "expand": (width, inner),
-            "expand_bias": (inner,),
-            "contract": (inner, width),
-            "contract_bias": (width,),
-            "output": (width, tokens),
-            "output_bias": (tokens,),
-        }
+        width, piece = self.output.shape[0], self.embedding.shape[1]
+        own = {"embedding": (tokens + 1, piece), "input": (self.context * piece, width), "input_bias": (width,)}
+        return own | self.read_out_shapes(tokens)

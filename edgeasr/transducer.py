@@ -23,7 +23,7 @@ import numpy as np
 
 from edgeasr.array_files import Arrays, read_arrays
 from edgeasr.features import Floats
-from edgeasr.neural import normal, silu
+from edgeasr.neural import ReadOut, silu
 from edgeasr.piece_model import PieceModel
 
 FORMAT_VERSION = 2
@@ -42,7 +42,7 @@ class Predicted(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Transducer:
+class Transducer(ReadOut):
     """The weights, float32; matrices are (inputs, outputs), by which numpy multiplies a few rows fastest.
 
     behind, ahead: frames of the window before and after the present one
@@ -58,12 +58,6 @@ class Transducer:
     embedding: Floats  # (V + 1, E); the last is that of the beginning of a segment
     predictor: Floats  # (K * E, D), of the last K pieces
     bias: Floats  # (D,), of acoustic and predictor together
-    expand: Floats  # (D, F), with the layer norm before it
-    expand_bias: Floats  # (F,)
-    contract: Floats  # (F, D)
-    contract_bias: Floats  # (D,)
-    output: Floats  # (D, V), with the layer norm before it
-    output_bias: Floats  # (V,)
     gain: float  # of the emissions
     text: PieceModel
     text_gain: float
@@ -104,9 +98,8 @@ class Transducer:
 
         heard, log_probs: of n frames, (n, D) and (n, V)
         """
-        x = silu(heard + predicted.part)
-        x = x + silu(normal(x) @ self.expand + self.expand_bias) @ self.contract + self.contract_bias
-        scores: Floats = normal(x) @ self.output + self.output_bias + self.gain * log_probs + predicted.scores
+        joined = self.read_out(silu(heard + predicted.part))
+        scores: Floats = joined + self.gain * log_probs + predicted.scores
         return scores
 
     def packed(self) -> bytes:
@@ -173,9 +166,9 @@ def _floats(arrays: Arrays, name: str) -> Floats:
 def _shapes(t: Transducer) -> dict[str, tuple[int, ...]]:
     """What the arrays have to be like."""
     width, tokens = t.output.shape
-    frame, inner, piece = t.projection.shape[1], t.expand.shape[1], t.embedding.shape[1]
+    frame, piece = t.projection.shape[1], t.embedding.shape[1]
     known = min(t.context, max(1, len(t.predictor) // piece))
-    return {
+    own = {
         "projection": (tokens, frame),
         "projection_bias": (frame,),
         "absent": (frame,),
@@ -183,12 +176,8 @@ def _shapes(t: Transducer) -> dict[str, tuple[int, ...]]:
         "embedding": (tokens + 1, piece),
         "predictor": (known * piece, width),
         "bias": (width,),
-        "expand": (width, inner),
-        "expand_bias": (inner,),
-        "contract": (inner, width),
-        "contract_bias": (width,),
-        "output_bias": (tokens,),
     }
+    return own | t.read_out_shapes(tokens)
 
 
 def _check_shapes(arrays: Arrays, wanted: dict[str, tuple[int, ...]], prefix: str) -> None:

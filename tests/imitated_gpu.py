@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import subprocess
+from abc import ABC, abstractmethod
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -66,7 +67,7 @@ _TYPES = {
 }
 
 
-class ILogger:
+class ILogger(ABC):
     """tensorrt.ILogger."""
 
     class Severity(Enum):
@@ -76,8 +77,9 @@ class ILogger:
         ERROR = 1
         WARNING = 2
 
+    @abstractmethod
     def log(self, severity, message):
-        raise NotImplementedError
+        """A message of the library."""
 
 
 class Runtime:

@@ -29,18 +29,18 @@ def transducer(tokens: int, seed: int = 0) -> Transducer:
     def drawn(*shape: int) -> np.ndarray:
         return 0.1 * rng.standard_normal(shape).astype(np.float32)
 
-    text = PieceModel(
-        context,
-        embedding=drawn(tokens + 1, piece),
-        input=drawn(context * piece, width),
-        input_bias=drawn(width),
-        expand=drawn(width, inner),
-        expand_bias=drawn(inner),
-        contract=drawn(inner, width),
-        contract_bias=drawn(width),
-        output=drawn(width, tokens),
-        output_bias=drawn(tokens),
-    )
+    def read_out() -> dict[str, np.ndarray]:
+        return {
+            "expand": drawn(width, inner),
+            "expand_bias": drawn(inner),
+            "contract": drawn(inner, width),
+            "contract_bias": drawn(width),
+            "output": drawn(width, tokens),
+            "output_bias": drawn(tokens),
+        }
+
+    embedding, first = drawn(tokens + 1, piece), drawn(context * piece, width)
+    text = PieceModel(context, embedding, first, drawn(width), **read_out())
     return Transducer(
         behind,
         ahead,
@@ -51,15 +51,10 @@ def transducer(tokens: int, seed: int = 0) -> Transducer:
         embedding=drawn(tokens + 1, piece),
         predictor=drawn(context * piece, width),
         bias=drawn(width),
-        expand=drawn(width, inner),
-        expand_bias=drawn(inner),
-        contract=drawn(inner, width),
-        contract_bias=drawn(width),
-        output=drawn(width, tokens),
-        output_bias=drawn(tokens),
         gain=1.0,
         text=text,
         text_gain=0.1,
+        **read_out(),
     )
 
 

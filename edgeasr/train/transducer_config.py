@@ -66,7 +66,31 @@ class DamageConfig(FrozenConfig):
 
 
 @dataclass(frozen=True)
-class TextConfig(FrozenConfig):
+class ScheduleConfig(FrozenConfig):
+    """How far the optimiser goes in a stage of a training: a warm-up and a cosine to zero."""
+
+    steps: int
+    warmup_steps: int
+    peak_rate: float
+    ema_decay: float
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "warmup_steps"):
+            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
+        require(
+            not self.steps or self.warmup_steps < self.steps,
+            f"warmup_steps is {self.warmup_steps}, steps {self.steps}: wanted warmup_steps < steps",
+        )
+        require(self.peak_rate > 0, f"peak_rate is {self.peak_rate}: it must be positive")
+        require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: it must be in [0, 1)")
+
+    def of_steps(self, steps: int) -> Self:
+        """The same with so many steps; at most half of them are warm-up. raises: ConfigError"""
+        return replace(self, steps=steps, warmup_steps=min(self.warmup_steps, steps // 2))
+
+
+@dataclass(frozen=True)
+class TextConfig(ScheduleConfig):
     """Training of the language model of pieces on text alone, before anything is heard."""
 
     steps: int = 2600  # 0: none
@@ -76,19 +100,12 @@ class TextConfig(FrozenConfig):
     pieces: int = 6144  # in one step, over all processes
 
     def __post_init__(self) -> None:
-        for name in ("steps", "warmup_steps"):
-            require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
-        require(
-            not self.steps or self.warmup_steps < self.steps,
-            f"warmup_steps is {self.warmup_steps}, steps {self.steps}: wanted warmup_steps < steps",
-        )
-        for name in ("peak_rate", "pieces"):
-            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
-        require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: it must be in [0, 1)")
+        super().__post_init__()
+        require(self.pieces > 0, f"pieces is {self.pieces}: it must be positive")
 
 
 @dataclass(frozen=True)
-class LatticeConfig(FrozenConfig):
+class LatticeConfig(ScheduleConfig):
     """Training on with the sum over the alignments near the aligned one, behind the steps on aligned frames."""
 
     steps: int = 6000  # 0: none
@@ -102,21 +119,16 @@ class LatticeConfig(FrozenConfig):
     after: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("steps", "warmup_steps", "before", "after"):
+        super().__post_init__()
+        require(self.utterances > 0, f"utterances is {self.utterances}: it must be positive")
+        for name in ("before", "after"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
-        for name in ("peak_rate", "utterances"):
-            require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
-        require(
-            not self.steps or self.warmup_steps < self.steps,
-            f"warmup_steps is {self.warmup_steps}, steps {self.steps}: wanted warmup_steps < steps",
-        )
-        require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: it must be in [0, 1)")
         for name in ("speech_share", "short_contexts"):
             require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}: it must be in [0, 1]")
 
 
 @dataclass(frozen=True)
-class TransducerConfig(FrozenConfig):
+class TransducerConfig(ScheduleConfig):
     """Everything that a training of a transducer depends on beside its recipe, its encoder and its text."""
 
     head: HeadConfig = field(default_factory=HeadConfig)
@@ -148,12 +160,12 @@ class TransducerConfig(FrozenConfig):
             0 < self.warmup_steps < self.steps,
             f"warmup_steps is {self.warmup_steps}, steps {self.steps}: wanted 0 < warmup_steps < steps",
         )
+        super().__post_init__()
         counts = ("batch_frames", "shards_open", "shard_steps", "log_every", "save_every", "evaluate_every")
-        for name in ("peak_rate", "clip_norm", *counts):
+        for name in ("clip_norm", *counts):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")
         for name in ("weight_decay", "seed", "noise_hours"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
-        require(0 <= self.ema_decay < 1, f"ema_decay is {self.ema_decay}: it must be in [0, 1)")
         for name in ("speech_share", "noise_share", "blank_share", "own_errors_from"):
             require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}: it must be in [0, 1]")
         for share in (self.speech_share, self.lattice.speech_share):
@@ -169,9 +181,5 @@ class TransducerConfig(FrozenConfig):
 
     def with_steps(self, text_steps: int, steps: int, lattice_steps: int) -> Self:
         """The same with other numbers of steps; the warm-ups are at most half of them. raises: ConfigError"""
-        text = replace(self.text, steps=text_steps, warmup_steps=min(self.text.warmup_steps, text_steps // 2))
-        lattice = replace(
-            self.lattice, steps=lattice_steps, warmup_steps=min(self.lattice.warmup_steps, lattice_steps // 2)
-        )
-        warmup_steps = min(self.warmup_steps, steps // 2)
-        return replace(self, steps=steps, warmup_steps=warmup_steps, text=text, lattice=lattice)
+        text, lattice = self.text.of_steps(text_steps), self.lattice.of_steps(lattice_steps)
+        return replace(self.of_steps(steps), text=text, lattice=lattice)

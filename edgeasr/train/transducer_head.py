@@ -18,30 +18,53 @@ from edgeasr.transducer import Transducer
 _BLANK_ID = 0
 
 
-class TextHead(nn.Module):
-    """The language model of `edgeasr.piece_model`, of so many tokens."""
+class ReadOutHead(nn.Module):
+    """`edgeasr.neural.ReadOut`; at first every token is as likely."""
 
-    def __init__(self, tokens: int, config: HeadConfig) -> None:
+    def __init__(self, width: int, inner_width: int, tokens: int, dropout: float) -> None:
         super().__init__()
-        width = config.text_width
-        self.context = config.context
-        self.embedding = nn.Embedding(tokens + 1, config.piece_width)
-        self.input = nn.Linear(config.context * config.piece_width, width)
         self.expand_norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, width)
-        self.contract = nn.Linear(width, width)
+        self.expand = nn.Linear(width, inner_width)
+        self.contract = nn.Linear(inner_width, width)
         self.output_norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, tokens)
-        # Before it has learned, every piece is as likely.
+        self.dropout = nn.Dropout(dropout)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
+    def read_out(self, x: Tensor) -> Tensor:
+        """(B, D) to scores, (B, V)."""
+        x = x + self.dropout(self.contract(F.silu(self.expand(self.expand_norm(x)))))
+        scores: Tensor = self.output(self.dropout(self.output_norm(x)))
+        return scores
+
+    def read_out_arrays(self) -> dict[str, Doubles]:
+        """Those of `ReadOut`; scales and shifts of norms go into what follows them."""
+        expand, expand_bias = _folded(self.expand_norm, self.expand)
+        output, output_bias = _folded(self.output_norm, self.output)
+        return {
+            "expand": expand.T,
+            "expand_bias": expand_bias,
+            "contract": _doubles(self.contract.weight).T,
+            "contract_bias": _doubles(self.contract.bias),
+            "output": output.T,
+            "output_bias": output_bias,
+        }
+
+
+class TextHead(ReadOutHead):
+    """The language model of `edgeasr.piece_model`, of so many tokens."""
+
+    def __init__(self, tokens: int, config: HeadConfig) -> None:
+        width = config.text_width
+        super().__init__(width, width, tokens, dropout=0.0)
+        self.context = config.context
+        self.embedding = nn.Embedding(tokens + 1, config.piece_width)
+        self.input = nn.Linear(config.context * config.piece_width, width)
+
     def forward(self, context: Tensor) -> Tensor:
         """The last pieces, (B, K), to scores of the next one, (B, V): log-probabilities but for a constant."""
-        x = F.silu(self.input(self.embedding(context).flatten(1)))
-        x = x + self.contract(F.silu(self.expand(self.expand_norm(x))))
-        scores: Tensor = self.output(self.output_norm(x))
-        return scores
+        return self.read_out(F.silu(self.input(self.embedding(context).flatten(1))))
 
     def log_probs(self, context: Tensor) -> Tensor:
         """Of the next piece, (B, V); 0 for the blank. It is not taught by what is made of them."""
@@ -51,24 +74,16 @@ class TextHead(nn.Module):
         return log_probs
 
     def to_piece_model(self) -> PieceModel:
-        """The same computation without torch; scales and shifts of norms go into what follows them."""
-        expand, expand_bias = _folded(self.expand_norm, self.expand)
-        output, output_bias = _folded(self.output_norm, self.output)
+        """The same computation without torch."""
         arrays = {
             "embedding": _doubles(self.embedding.weight),
             "input": _doubles(self.input.weight).T,
             "input_bias": _doubles(self.input.bias),
-            "expand": expand.T,
-            "expand_bias": expand_bias,
-            "contract": _doubles(self.contract.weight).T,
-            "contract_bias": _doubles(self.contract.bias),
-            "output": output.T,
-            "output_bias": output_bias,
         }
-        return PieceModel(self.context, **_floats(arrays))
+        return PieceModel(self.context, **_floats(arrays | self.read_out_arrays()))
 
 
-class TransducerHead(nn.Module):
+class TransducerHead(ReadOutHead):
     """Windows of the encoder's output and the pieces before them to scores; at first those are the emissions.
 
     emission: the encoder's layer from its output to emissions, which stays as it is
@@ -79,13 +94,13 @@ class TransducerHead(nn.Module):
 
     def __init__(self, emission: nn.Linear, config: HeadConfig) -> None:
         """raises: ConfigError for an encoder that has no more tokens than channels: emissions do not say its output"""
-        super().__init__()
         tokens, channels = emission.weight.shape
         if tokens <= channels:
             raise ConfigError(
                 f"got a model of {tokens} tokens and {channels} channels, wanted more tokens than channels: a "
                 "transducer reads emissions, which hold the whole output then; train with data.tokens"
             )
+        super().__init__(config.width, config.inner_width, tokens, config.dropout)
         self.config = config
         self.register_buffer("emission_weight", emission.weight.detach().clone())
         self.register_buffer("emission_bias", emission.bias.detach().clone())
@@ -93,17 +108,9 @@ class TransducerHead(nn.Module):
         self.acoustic = nn.Linear(config.window * config.frame_width, config.width)
         self.embedding = nn.Embedding(tokens + 1, config.piece_width)
         self.predictor = nn.Linear(config.predictor_context * config.piece_width, config.width)
-        self.expand_norm = nn.LayerNorm(config.width)
-        self.expand = nn.Linear(config.width, config.inner_width)
-        self.contract = nn.Linear(config.inner_width, config.width)
-        self.output_norm = nn.LayerNorm(config.width)
-        self.output = nn.Linear(config.width, tokens)
         self.gain = nn.Parameter(torch.ones(1))
         self.text = TextHead(tokens, config)
         self.text_gain = nn.Parameter(torch.zeros(1))
-        self.dropout = nn.Dropout(config.dropout)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
 
     @property
     def vocabulary_size(self) -> int:
@@ -129,10 +136,7 @@ class TransducerHead(nn.Module):
         if pairs is not None:
             heard, emitted = (part.index_select(0, pairs[0]) for part in (heard, emitted))
             predicted, written = (part.index_select(0, pairs[1]) for part in (predicted, written))
-        x = F.silu(heard + predicted)
-        x = x + self.dropout(self.contract(F.silu(self.expand(self.expand_norm(x)))))
-        scores: Tensor = self.output(self.dropout(self.output_norm(x)))
-        return scores + self.gain * emitted + self.text_gain * written
+        return self.read_out(F.silu(heard + predicted)) + self.gain * emitted + self.text_gain * written
 
     def _predicted(self, context: Tensor) -> Tensor:
         predicted: Tensor = self.predictor(self.embedding(context[:, -self.config.predictor_context :]).flatten(1))
@@ -146,13 +150,11 @@ class TransducerHead(nn.Module):
         """The same computation on emissions, without torch.
 
         Emissions l are W z + b but for a constant over the tokens, z the output, W and b centred over the tokens. So
-        z = pinv(W) (l - b): pinv(W) of a constant is 0. Scales and shifts of norms go into what follows them.
+        z = pinv(W) (l - b): pinv(W) of a constant is 0.
         """
         emission, emission_bias = _doubles(self.emission_weight), _doubles(self.emission_bias)
         inverse = np.linalg.pinv(emission - emission.mean(axis=0))
         projection, projection_bias = _doubles(self.projection.weight) @ inverse, _doubles(self.projection.bias)
-        expand, expand_bias = _folded(self.expand_norm, self.expand)
-        output, output_bias = _folded(self.output_norm, self.output)
         arrays = {
             "projection": projection.T,
             "projection_bias": projection_bias - projection @ (emission_bias - emission_bias.mean()),
@@ -161,12 +163,7 @@ class TransducerHead(nn.Module):
             "embedding": _doubles(self.embedding.weight),
             "predictor": _doubles(self.predictor.weight).T,
             "bias": _doubles(self.acoustic.bias) + _doubles(self.predictor.bias),
-            "expand": expand.T,
-            "expand_bias": expand_bias,
-            "contract": _doubles(self.contract.weight).T,
-            "contract_bias": _doubles(self.contract.bias),
-            "output": output.T,
-            "output_bias": output_bias,
+            **self.read_out_arrays(),
         }
         gain, text_gain = float(self.gain.detach()), float(self.text_gain.detach())
         text, config = self.text.to_piece_model(), self.config

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from edgeasr.train.loop import learning_rate
 from edgeasr.train.piece_text import PieceText
-from edgeasr.train.transducer_config import LatticeConfig, TextConfig, TransducerConfig
+from edgeasr.train.transducer_config import LatticeConfig, ScheduleConfig, TextConfig, TransducerConfig
 from edgeasr.train.transducer_frames import Frames, FrameSet, Utterance, with_errors, with_holes
 from edgeasr.train.transducer_lattice import Lattice, lattice_loss
 
 # Of outputs, absent and context, and of pairs of them, as `TransducerHead.forward`; in float32.
 Score = Callable[[Tensor | None, Tensor | None, Tensor, Tensor | None], Tensor]
-
 
 # Pieces of a short context, at most.
 _SHORT = 3
@@ -53,17 +52,22 @@ class Stage(ABC):
 
     @property
     @abstractmethod
-    def steps(self) -> int:
-        """How many; the other methods are for those from 0 to before it."""
-
-    @abstractmethod
-    def rate(self, step: int) -> float:
-        """How far the optimiser goes."""
+    def settings(self) -> ScheduleConfig:
+        """Its own."""
 
     @property
-    @abstractmethod
+    def steps(self) -> int:
+        """How many; the other methods are for those from 0 to before it."""
+        return self.settings.steps
+
+    @property
     def ema_decay(self) -> float:
         """Of the averaged weights, once steps are many."""
+        return self.settings.ema_decay
+
+    def rate(self, step: int) -> float:
+        """How far the optimiser goes."""
+        return learning_rate(step, self.settings.peak_rate, self.settings.warmup_steps, self.steps)
 
     @abstractmethod
     def loss(self, score: Score, sets: Sets, rng: np.random.Generator) -> Tensor:
@@ -77,19 +81,7 @@ class TextStage(Stage):
 
     @property
     def settings(self) -> TextConfig:
-        """Its own."""
         return self.config.text
-
-    @property
-    def steps(self) -> int:
-        return self.settings.steps
-
-    @property
-    def ema_decay(self) -> float:
-        return self.settings.ema_decay
-
-    def rate(self, step: int) -> float:
-        return learning_rate(step, self.settings.peak_rate, self.settings.warmup_steps, self.steps)
 
     def loss(self, score: Score, sets: Sets, rng: np.random.Generator) -> Tensor:
         assert sets.text is not None
@@ -105,15 +97,8 @@ class FrameStage(Stage):
     name = "aligned frames"
 
     @property
-    def steps(self) -> int:
-        return self.config.steps
-
-    @property
-    def ema_decay(self) -> float:
-        return self.config.ema_decay
-
-    def rate(self, step: int) -> float:
-        return learning_rate(step, self.config.peak_rate, self.config.warmup_steps, self.steps)
+    def settings(self) -> TransducerConfig:
+        return self.config
 
     def loss(self, score: Score, sets: Sets, rng: np.random.Generator) -> Tensor:
         head, damage = self.config.head, self.config.damage
@@ -141,19 +126,7 @@ class LatticeStage(Stage):
 
     @property
     def settings(self) -> LatticeConfig:
-        """Its own."""
         return self.config.lattice
-
-    @property
-    def steps(self) -> int:
-        return self.settings.steps
-
-    @property
-    def ema_decay(self) -> float:
-        return self.settings.ema_decay
-
-    def rate(self, step: int) -> float:
-        return learning_rate(step, self.settings.peak_rate, self.settings.warmup_steps, self.steps)
 
     def loss(self, score: Score, sets: Sets, rng: np.random.Generator) -> Tensor:
         """For each piece of the texts; all the noise counts."""
