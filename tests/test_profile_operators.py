@@ -5,13 +5,14 @@ import pytest
 
 from edgeasr.errors import BundleError
 from edgeasr.profile import operators
-from edgeasr.profile.onnx_reader import read_onnx, with_names
+from edgeasr.profile.onnx_reader import GraphNode, read_onnx, with_names
 from edgeasr.profile.onnx_writer import Node, Value, serialised
 from edgeasr.profile.operators import Effort, profile_graph
 from edgeasr.profile.recurrent import baseline
+from edgeasr.profile.stretches import calm_mean
 from edgeasr.recognizer import load_model
 
-LEAST = Effort(sessions=1, profiled=2, timed=2)
+LEAST = Effort(profiled=2, stretches=2, timed=2)
 SHIPPED = Path(operators.__file__).parents[1] / "models" / "tiny-en"
 
 
@@ -64,7 +65,8 @@ def test_weights_are_the_constants_of_the_file(profiled):
 
 def test_times_are_of_this_run(profiled):
     assert profiled.step_us > 0
-    assert profiled.profiler_us >= 0
+    assert profiled.profiled_us > 0
+    assert all(operator.time_us >= 0 for operator in profiled.operators)
     assert profiled.operators_us == pytest.approx(sum(operator.time_us for operator in profiled.operators))
 
 
@@ -169,7 +171,7 @@ def runs_of(*durations):
 def test_disturbed_runs_do_not_count():
     runs = runs_of((9, 9), (2, 2), (50, 50), (3, 3), (8, 8), (9, 8), (9, 9), (9, 9))
     assert [run[0].duration_us for run in operators._calm_runs(runs)] == [2, 3]
-    assert operators._calm_mean([7.0] + [100.0] * 9) == 7.0
+    assert calm_mean([7.0] + [100.0] * 9) == 7.0
     assert operators._middle_mean([1, 2, 3, 90]) == 2.5
 
 
@@ -178,8 +180,19 @@ def test_an_interrupted_operator_counts_as_what_it_usually_takes():
     assert [event.duration_us for event in operators._calm_runs(runs)[0]] == [4.0, 4.0, 6.5]
 
 
-def test_the_profilers_cost_is_what_views_seem_to_take():
-    views = [f"view{i}" for i in range(6)]
-    run = operators._runs([event(name, i, 5, "Reshape") for i, name in enumerate(views)] + [event("a", 9, 40)])
-    cost_us = operators._profiler_us(run, 1, LEAST)
-    assert 0 < cost_us <= 5.0
+def test_stretches_end_where_the_profiler_says_that_equal_shares_of_the_time_do():
+    shown_us = np.array([2.0, 2.0, 8.0, 4.0, 4.0, 4.0])
+    assert operators._stops(shown_us, 3) == [3, 4, 6]
+    assert operators._stops(shown_us, 1) == [6]
+    assert operators._stops(shown_us, 100) == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_time_of_a_stretch_is_divided_by_what_the_profiler_says_beyond_its_least():
+    times_us = operators._divided(np.array([10.0, 0.2]), [3, 5], np.array([2.0, 4.0, 5.0, 2.0, 2.0]))
+    assert times_us == pytest.approx([10 * 0.1 / 5.1, 10 * 2 / 5.1, 10 * 3 / 5.1, 0.1, 0.1])
+
+
+def test_operators_of_one_name_are_told_apart_by_their_order():
+    nodes = [GraphNode(name, "Add", (), ()) for name in ("a", "b", "a")]
+    run = operators._runs([event("a", 1, 1), event("a", 2, 1), event("b", 3, 1)])
+    assert operators._in_order([*run[0], *run[1]], nodes) == [0, 2, 1]

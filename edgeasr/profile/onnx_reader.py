@@ -6,7 +6,7 @@ The messages are those of onnx.proto3, with their numbers; fields that are not l
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import count
@@ -106,6 +106,29 @@ def with_names(model: Path | bytes) -> bytes:
         if not node.name:
             node.name = next(name for n in count(i) if (name := f"{node.op_type}_{n}") not in taken)
             taken.add(node.name)
+    content: bytes = parsed.SerializeToString()
+    return content
+
+
+def up_to(model: bytes, numbers: Sequence[int]) -> bytes:
+    """The graph of some of its operators, which read nothing of others; what the last one makes is an output, too.
+
+    numbers: of the operators in the file, in the order in which the new one has them
+    """
+    parsed = _parsed(model, "the model")
+    graph = parsed.graph
+    nodes = [graph.node[number] for number in numbers]
+    read, made = {name for node in nodes for name in node.input}, {name for node in nodes for name in node.output}
+    del graph.node[:]
+    graph.node.extend(nodes)
+    for values, named in ((graph.initializer, read), (graph.input, read), (graph.output, made)):
+        kept = [value for value in values if value.name in named]
+        del values[:]
+        values.extend(kept)
+    given = {value.name for value in graph.output}
+    for name in nodes[-1].output:
+        if name and name not in given:
+            graph.output.add(name=name)
     content: bytes = parsed.SerializeToString()
     return content
 

@@ -1,50 +1,47 @@
-"""What each operator of a graph reads, writes, multiplies and takes, from ONNX Runtime's own profiler.
+"""What each operator of a graph reads, writes, multiplies and takes.
 
-The profiler describes each operator's tensors while its clock runs. That takes longer than most of our operators do, so
-what it costs is measured and taken off: operators that only rename memory take next to no time, and whatever the
-profiler says that they take, beyond what such an operator takes without it, is the profiler's own. Nothing is scaled to
-make the sum come out: the step's time is measured apart, without the profiler, and the two are compared.
+ONNX Runtime's own profiler tells which operators run, on what, and for how long. It describes each operator's tensors
+while its clock runs, which takes longer than most of our operators do, and what that drives out of the caches the next
+operator has to fetch again: what it says of all operators together is twice the step. So its times only divide what
+stretches of a dozen operators take without it (`stretches.py`), where they run in the graph. The time of the step is
+measured apart, and the sum is held against it.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from edgeasr.backends.onnxruntime import OnnxGraph
-from edgeasr.errors import BundleError
-from edgeasr.profile import onnx_writer
-from edgeasr.profile.onnx_reader import Initializer, OnnxContent, read_onnx, with_names
+from edgeasr.profile.onnx_reader import GraphNode, Initializer, OnnxContent, read_onnx, with_names
+from edgeasr.profile.stretches import BoundGraph, calm_mean, open_session, session_options, stretch_times_us
 from edgeasr.profile.work import VIEWS, Kind, OperatorWork, Tensor, operator_work
 
 Array = NDArray[np.generic]
 Described = tuple[str, tuple[int, ...]]  # a tensor in the profiler's words: type and shape
 
 WARM_UP = 3
-# Other programs only ever make a run longer, so the calmest are believed: of the runs with the profiler this share, and
-# of the more runs without it a smaller one.
-CALM_RUNS, CALM_TIMES = 0.25, 0.1
+# Of the runs with the profiler the calmest are believed, this share.
+CALM_RUNS = 0.25
 # An operator that takes so many times its median was interrupted by another program.
 _INTERRUPTED = 2.0
 _EVENT_SUFFIX = "_kernel_time"
-_CHAIN_LENGTH, _CHAIN_RUNS = 200, 50
-_FEW_VIEWS = 5
+# Of an operator that takes no longer than the profiler itself: it has a part in its stretch, but a small one.
+_LEAST_US = 0.1
 
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator as the runtime runs it, after its own fusions. time_us: a step, less what profiling costs"""
+    """An operator as the runtime runs it, after its own fusions. time_us: in a step, without the profiler"""
 
     name: str
     op_type: str
@@ -62,14 +59,14 @@ class Operator:
 class GraphProfile:
     """A graph on this machine.
 
-    step_us:      time of a run without the profiler, in the same minutes
-    profiler_us:  what the profiler added to each operator, taken off from all
+    step_us:      time of a run, without the profiler
+    profiled_us:  what the profiler says that all operators take, its own work included
     weight_bytes: of all constants of the file, as its table of them says
     """
 
     operators: tuple[Operator, ...]
     step_us: float
-    profiler_us: float
+    profiled_us: float
     weight_bytes: int
     state_read_bytes: int
     state_written_bytes: int
@@ -103,17 +100,17 @@ class GraphProfile:
 class Effort:
     """How often a graph is run.
 
-    sessions: of the runtime with its profiler, which keeps all it hears in memory until the end of a session
-    profiled: runs in each
-    timed:    runs without the profiler between every two of these
+    profiled:  runs with the profiler
+    stretches: of which the times are measured
+    timed:     runs without the profiler, of the whole and to the end of each stretch
     """
 
-    sessions: int = 4
-    profiled: int = 12
-    timed: int = 4
+    profiled: int = 48
+    stretches: int = 24
+    timed: int = 80
 
 
-QUICK = Effort(sessions=2, profiled=8, timed=3)
+QUICK = Effort(profiled=16, stretches=12, timed=40)
 
 
 def profile_graph(
@@ -128,27 +125,22 @@ def profile_graph(
     model = with_names(model)
     content = read_onnx(model)
     feed = OnnxGraph(model, threads).read_from(feed)
-    runs: list[_Run] = []
-    times_us: list[float] = []
-    plain = _session(model, threads)
-    executed = content
-
-    def timed() -> list[float]:
-        plain.run(None, feed)  # what the profiler keeps has driven the weights out of the caches
-        return _timed_us(plain, feed, effort.timed)
-
-    for _ in range(effort.sessions):
-        measured, executed = _profiled(model, feed, threads, effort.profiled, lambda: times_us.extend(timed()))
-        runs += measured
+    runs, executed = _profiled(model, feed, threads, effort.profiled)
     calm = _calm_runs(runs)
-    cost_us = _profiler_us(calm, threads, effort)
-    operators = _operators(calm, executed, cost_us)
+    nodes = _in_order(calm[0], read_onnx(executed).nodes)
+    shown_us = np.array([_middle_mean([run[i].duration_us for run in calm]) for i in range(len(nodes))])
+    whole = BoundGraph(open_session(model, session_options(threads)), feed)
+    times_us = whole.times_us(effort.timed)
+    stops = _stops(shown_us, effort.stretches)
+    stretches_us = stretch_times_us(executed, nodes, stops, feed, threads, effort.timed)
+    times_us += whole.times_us(effort.timed)
+    operators = _operators(calm[0], read_onnx(executed), nodes, _divided(stretches_us, stops, shown_us))
     outputs = {tensor.name: tensor for operator in operators for tensor in operator.outputs}
     written = sum(outputs[name].size_bytes for name in content.outputs if name in outputs and _is_state(name))
     return GraphProfile(
         operators,
-        step_us=_calm_mean(times_us),
-        profiler_us=cost_us,
+        step_us=calm_mean(times_us),
+        profiled_us=float(shown_us.sum()),
         weight_bytes=content.weight_bytes,
         state_read_bytes=sum(array.nbytes for name, array in feed.items() if _is_state(name)),
         state_written_bytes=written,
@@ -170,38 +162,18 @@ class _Event:
 _Run = list[_Event]
 
 
-def _session(model: bytes, threads: int, profile_folder: Path | None = None) -> Any:
-    """As edgeasr.backends.onnxruntime makes it; with a folder, profiled, and the graph that is run saved there."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    if profile_folder:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile_folder / "profile")
-        options.optimized_model_filepath = str(profile_folder / "executed.onnx")
-    try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise BundleError(f"ONNX Runtime cannot load the model ({error}): export the bundle again") from error
-
-
-def _profiled(
-    model: bytes, feed: Mapping[str, Array], threads: int, count: int, between: Callable[[], None] | None = None
-) -> tuple[list[_Run], OnnxContent]:
-    """Runs under the profiler, and the graph that was run; the profiler's file is read and deleted.
-
-    between: called after each run, so that what it measures meets the same disturbances
-    """
+def _profiled(model: bytes, feed: Mapping[str, Array], threads: int, count: int) -> tuple[list[_Run], bytes]:
+    """Runs under the profiler, and the graph that was run; the profiler's file is read and deleted."""
     with tempfile.TemporaryDirectory(prefix="edgeasr-profile-") as folder:
-        session = _session(model, threads, Path(folder))
+        options = session_options(threads)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder, "profile"))
+        options.optimized_model_filepath = str(Path(folder, "executed.onnx"))
+        session = open_session(model, options)
         for _ in range(WARM_UP + count):
             session.run(None, feed)
-            if between:
-                between()
         events = json.loads(Path(session.end_profiling()).read_bytes())
-        executed = read_onnx(Path(folder, "executed.onnx"))
+        executed = Path(folder, "executed.onnx").read_bytes()
     return _runs(events)[WARM_UP:], executed
 
 
@@ -234,10 +206,6 @@ def _calm_runs(runs: Sequence[_Run]) -> list[_Run]:
     ]
 
 
-def _calm_mean(times_us: Sequence[float]) -> float:
-    return float(np.mean(sorted(times_us)[: max(1, round(CALM_TIMES * len(times_us)))]))
-
-
 def _middle_mean(times_us: Sequence[float]) -> float:
     """Of the middle half: one would be a median, if the profiler's clock had more than whole microseconds."""
     ordered = sorted(times_us)
@@ -245,51 +213,46 @@ def _middle_mean(times_us: Sequence[float]) -> float:
     return float(np.mean(ordered[quarter : len(ordered) - quarter]))
 
 
-def _timed_us(session: Any, feed: Mapping[str, Array], count: int) -> list[float]:
-    marks = [time.perf_counter()]
-    for _ in range(count):
-        session.run(None, feed)
-        marks.append(time.perf_counter())
-    return [(after - before) * 1e6 for before, after in pairwise(marks)]
+def _in_order(run: _Run, nodes: Sequence[GraphNode]) -> list[int]:
+    """Numbers of the nodes in the order in which they ran; several may have one name."""
+    of_name: dict[str, deque[int]] = defaultdict(deque)
+    for number, node in enumerate(nodes):
+        of_name[node.name].append(number)
+    return [of_name[event.name].popleft() for event in run]
 
 
-def _profiler_us(calm: Sequence[_Run], threads: int, effort: Effort) -> float:
-    """What the profiler adds to an operator: to those of this graph that do nothing, or, where it has few such, of a
-    chain of negations.
-    """
-    chain = chain_of_negations(_CHAIN_LENGTH)
-    feed = {"x": np.zeros(1, np.float32)}
-    nothing_us = _calm_mean(_timed_us(_session(chain, threads), feed, _CHAIN_RUNS)) / _CHAIN_LENGTH
-    shown = [event.duration_us for run in calm for event in run if event.op_type in VIEWS]
-    if len(shown) < _FEW_VIEWS * len(calm):
-        runs, _ = _profiled(chain, feed, threads, effort.profiled)
-        shown = [event.duration_us for run in _calm_runs(runs) for event in run]
-    # Views of the graph's inputs and outputs are copies: those are not in the middle half.
-    return max(0.0, _middle_mean(shown) - nothing_us)
+def _stops(shown_us: NDArray[np.float64], count: int) -> list[int]:
+    """Where stretches of about the same time end: how many operators have run by then, rising, the last one all."""
+    share = np.cumsum(shown_us) / shown_us.sum()
+    inner = np.searchsorted(share, np.arange(1, count) / count) + 1
+    return sorted({*(int(stop) for stop in inner if stop < len(shown_us)), len(shown_us)})
 
 
-def chain_of_negations(length: int) -> bytes:
-    """A graph of operators of almost no work, one after the other, which the runtime cannot drop."""
-    names = ["x", *(f"x{i}" for i in range(1, length)), "y"]
-    nodes = [onnx_writer.Node("Neg", [before], [after]) for before, after in pairwise(names)]
-    return onnx_writer.serialised(nodes, [onnx_writer.Value("x", [1])], [onnx_writer.Value("y", [1])], {})
+def _divided(
+    stretches_us: NDArray[np.float64], stops: Sequence[int], shown_us: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The time of each stretch over its operators, by what the profiler says beyond the least that it says of any."""
+    own_us = np.maximum(_LEAST_US, shown_us - shown_us.min())
+    parts = np.split(own_us, stops[:-1])
+    divided = [time_us * part / part.sum() for time_us, part in zip(stretches_us, parts, strict=True)]
+    return np.concatenate(divided, dtype=np.float64)
 
 
-def _operators(calm: Sequence[_Run], executed: OnnxContent, cost_us: float) -> tuple[Operator, ...]:
+def _operators(
+    run: _Run, executed: OnnxContent, nodes: Sequence[int], times_us: NDArray[np.float64]
+) -> tuple[Operator, ...]:
     """Operators in the order in which they run, with their tensors' names from the executed graph."""
-    nodes = {node.name: node for node in executed.nodes}
     states = {name: "state" for name in (*executed.inputs, *executed.outputs) if _is_state(name)}
     kinds = cast(dict[str, Kind], states)
     operators = []
-    for i, event in enumerate(calm[0]):
-        time_us = _middle_mean([run[i].duration_us for run in calm]) - cost_us
-        node = nodes[event.name]
+    for event, number, time_us in zip(run, nodes, times_us, strict=True):
+        node = executed.nodes[number]
         inputs = _inputs(event.inputs, node.inputs, executed.initializers, kinds)
         outputs = _outputs(event.outputs, node.outputs, kinds)
         if event.op_type in VIEWS and inputs:
             outputs = tuple(replace(tensor, kind=inputs[0].kind) for tensor in outputs)
             kinds |= {tensor.name: tensor.kind for tensor in outputs}
-        operators.append(Operator(event.name, event.op_type, inputs, outputs, time_us))
+        operators.append(Operator(event.name, event.op_type, inputs, outputs, float(time_us)))
     return tuple(operators)
 
 

@@ -87,7 +87,7 @@ def graph_dict(profile: GraphProfile, machine: Machine) -> dict[str, Any]:
         "time_us": round(profile.step_us, 2),
         "operators_us": round(profile.operators_us, 2),
         "operators_share": round(profile.operators_us / profile.step_us, 4),
-        "profiler_us": round(profile.profiler_us, 3),
+        "profiled_us": round(profile.profiled_us, 2),
         "weight_bytes": profile.weight_bytes,
         "read_weight_bytes": profile.read_weight_bytes,
         "state_read_bytes": profile.state_read_bytes,

@@ -95,8 +95,8 @@ def _step(report: Report) -> Section:
     lines = (
         f"{weights} of weights and {megabytes(step['state_read_bytes'] + step['state_written_bytes'])} of state "
         f"(read and written) a step; {_holder(step)}.",
-        f"The {len(step['operators'])} operators add up to {step['operators_share']:.0%} of the step's time without "
-        f"the profiler; {step['profiler_us']:.1f} µs were taken off each for the profiler itself.",
+        f"The {len(step['operators'])} operators, timed in stretches, add up to {step['operators_share']:.0%} of the "
+        f"step's time. ONNX Runtime's profiler makes {step['profiled_us']:.0f} µs of them, its own work included.",
     )
     rows = [
         ("time of a step", f"{step['time_us']:.0f} µs"),
