@@ -123,3 +123,9 @@ def test_the_program_starts_where_it_says():
         [sys.executable, "-c", program, "--version"], cwd=REPOSITORY, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, f"edgeasr {package.__version__}\n")
+
+
+def test_the_package_runs_as_the_program():
+    command = [sys.executable, "-m", "edgeasr", "--version"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"edgeasr {package.__version__}\n")

@@ -396,7 +396,7 @@ def test_a_checkpoint_of_another_model_is_refused(straight, toy_recipe, toy_mode
 
 def test_a_run_of_another_model_or_in_other_processes_is_refused(straight, toy_recipe, toy_model, monkeypatch):
     directory = straight[0].directory
-    with pytest.raises(ConfigError, match=r"has encoder\.ff_dim 32, the recipe 40: take back the change, or delete"):
+    with pytest.raises(ConfigError, match=r"has encoder\.ff_dim 32, this run 40: take back the change, or delete"):
         train(toy_recipe(directory, model=toy_model(ff_dim=40)), said)
     monkeypatch.setattr(Place, "wait", lambda self: None)
     with pytest.raises(ConfigError, match="was saved in 1 processes, this run has 2: go on with --processes 1, or"):

@@ -107,10 +107,10 @@ def test_another_number_of_processes_is_refused(saved):
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [
-        ("encoder", {"ff_dim": 9}, r"has encoder\.ff_dim 8, the recipe 9: take back the change, or delete"),
-        ("encoder", {"dropout": 0.3}, r"has encoder\.dropout 0\.1, the recipe 0\.3"),
-        ("encoder", {"summary_strides": (9,)}, r"has encoder\.summary_strides \[8\], the recipe \[9\]"),
-        ("features", {"low_hz": 30.0}, r"has features\.low_hz 20\.0, the recipe 30\.0"),
+        ("encoder", {"ff_dim": 9}, r"has encoder\.ff_dim 8, this run 9: take back the change, or delete"),
+        ("encoder", {"dropout": 0.3}, r"has encoder\.dropout 0\.1, this run 0\.3"),
+        ("encoder", {"summary_strides": (9,)}, r"has encoder\.summary_strides \[8\], this run \[9\]"),
+        ("features", {"low_hz": 30.0}, r"has features\.low_hz 20\.0, this run 30\.0"),
     ],
 )
 def test_another_model_is_refused_with_what_differs(saved, part, change, message):
@@ -124,7 +124,7 @@ def older(saved):
     """A state without what it was saved with, as the first version wrote it."""
     tensors, metadata = load_tensors(saved)
     progress = json.loads(metadata["progress"])
-    del progress["processes"], progress["model"]
+    del progress["processes"], progress["config"]
     save_tensors(saved, tensors, {"progress": json.dumps(progress)})
     return saved
 

@@ -364,8 +364,10 @@ def test_frames_of_something_else_are_not_taken(straight, trained, tmp_path):
     with pytest.raises(ConfigError, match="another settings of units"):
         train(replace(straight.job, config=units), lambda line: None)
     wider = replace(CONFIG, head=replace(HEAD, width=30))
-    with pytest.raises(ConfigError, match="width 24, the recipe 30"):
+    with pytest.raises(ConfigError, match=r"head\.width 24, this run 30"):
         train(replace(straight.job, config=wider), lambda line: None)
+    with pytest.raises(ConfigError, match=rf"lattice\.steps {CONFIG.lattice.steps}, this run 77: take back the change"):
+        train(replace(straight.job, config=replace(CONFIG, lattice=CONFIG.lattice.of_steps(77))), lambda line: None)
 
 
 def test_a_text_that_cannot_be_said_is_refused(trained, tmp_path, monkeypatch):

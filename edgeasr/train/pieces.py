@@ -75,7 +75,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("manifests", type=Path, nargs="+")
-    parser.add_argument("--size", type=int, default=500, help="tokens, the blank among them")
+    parser.add_argument("--size", type=int, default=500, help="tokens, the blank among them; %(default)s")
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args()
     pieces_of_manifests(given.manifests, given.size, given.output)

@@ -35,22 +35,22 @@ class RunState:
     more: dict[str, Tensor] = field(default_factory=dict)  # what else is to be kept, in any number and of any shape
 
 
-def save_run(path: Path, run: RunState, standing: Standing, model: FrozenConfig, processes: int) -> None:
-    """Write atomically: a kill leaves the old file or the new one."""
+def save_run(path: Path, run: RunState, standing: Standing, config: FrozenConfig, processes: int) -> None:
+    """Write atomically: a kill leaves the old file or the new one. config: what must stay as it is"""
     tensors = {
         **{f"model.{name}": tensor for name, tensor in run.module.state_dict().items()},
         **{f"average.{name}": tensor for name, tensor in run.average.items()},
         **{f"optimizer.{name}": tensor for name, tensor in run.optimizer.tensors().items()},
         **{f"more.{name}": tensor for name, tensor in run.more.items()},
     }
-    progress = {**asdict(standing), "processes": processes, "model": model.to_dict()}
+    progress = {**asdict(standing), "processes": processes, "config": config.to_dict()}
     save_tensors(path, tensors, {"progress": json.dumps(progress)})
 
 
-def restore_run(path: Path, run: RunState, model: FrozenConfig, processes: int) -> Standing:
+def restore_run(path: Path, run: RunState, config: FrozenConfig, processes: int) -> Standing:
     """Put a saved state back into the run.
 
-    raises: ConfigError where it was saved with another model or in another number of processes; BundleError for a
+    raises: ConfigError where it was saved with another config or in another number of processes; BundleError for a
         file that is damaged or of another kind
     """
     tensors, metadata = load_tensors(path)
@@ -66,8 +66,8 @@ def restore_run(path: Path, run: RunState, model: FrozenConfig, processes: int) 
             f"{path} was saved in {saved_processes} processes, this run has {processes}: go on with --processes "
             f"{saved_processes}, or {_start_anew(path)}"
         )
-    if progress.get("model", model.to_dict()) != model.to_dict():
-        raise ConfigError(f"{path} has {_difference(progress['model'], model.to_dict())}: {_start_anew(path)}")
+    if progress.get("config", config.to_dict()) != config.to_dict():
+        raise ConfigError(f"{path} has {_difference(progress['config'], config.to_dict())}: {_start_anew(path)}")
     try:
         run.module.load_state_dict(_under("model.", tensors))
         for name, tensor in run.average.items():
@@ -94,8 +94,8 @@ def _difference(saved: Mapping[str, object], wanted: Mapping[str, object], prefi
             if a != b:
                 return _difference(a, b, f"{name}.")
         elif a != b:
-            return f"{prefix}{name} {a}, the recipe {b}"
-    return "the recipe's model"
+            return f"{prefix}{name} {a}, this run {b}"
+    return "other settings"
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

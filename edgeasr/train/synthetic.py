@@ -80,8 +80,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("text", type=Path, help="one sentence a line, plain or .xz")
     parser.add_argument("--output", type=Path, required=True, help="folder for the recordings and manifest.jsonl")
-    parser.add_argument("--utterances", type=int, default=1500)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--utterances", type=int, default=1500, help="how many; %(default)s")
+    parser.add_argument("--seed", type=int, default=1, help="%(default)s")
     given = parser.parse_args()
     synthesize(given.text, given.output, given.utterances, given.seed)
 

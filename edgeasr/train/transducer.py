@@ -165,7 +165,7 @@ class TransducerTrainer:
         self.dev = [HeardDev.of(one, self.listener, self.place) for one in corpus.dev]
         path = recipe.directory / RESUME
         if path.exists():
-            standing = restore_run(path, self.state, config.head, self.place.world)
+            standing = restore_run(path, self.state, config, self.place.world)
             self.step, self.best = standing.step, standing.best
             for one in self._with_pieces():
                 if one.name in self.state.more:
@@ -290,7 +290,7 @@ class TransducerTrainer:
             self.state.more.clear()
             own = {one.name: one.own for one in self._with_pieces() if one.own is not None}
             self.state.more.update((name, torch.from_numpy(pieces).short()) for name, pieces in own.items())
-            save_run(path, self.state, standing, self.config.head, self.place.world)
+            save_run(path, self.state, standing, self.config, self.place.world)
             self.observer.watch(Progress("saved", self.step, self.steps))
 
     def _log(self, values: Mapping[str, float]) -> None:
@@ -315,23 +315,34 @@ def _run(job: TransducerJob, place: Place, observer: Observer) -> Outcome:
     return TransducerTrainer(job, place, observer).run()
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 0:
+        raise argparse.ArgumentTypeError(f"got {count}, wanted 0 or more")
+    return count
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("recipe", type=Path, help="whose training speech, augmentation and dev manifests are used")
     parser.add_argument("checkpoint", type=Path, help="the encoder, with phones and pieces of words")
     parser.add_argument("--text", type=Path, required=True, help="one sentence a line, plain or packed")
     parser.add_argument("--dictionary", type=Path, help="how its words are said; otherwise the recipe's")
-    parser.add_argument("--hours", type=float, default=300.0, help="of sentences to say")
+    parser.add_argument("--hours", type=float, default=300.0, help="of sentences to say; %(default)s")
     parser.add_argument(
-        "--noise-hours", type=float, default=DEFAULTS.noise_hours, help="of noise to be silent in; 0: none"
+        "--noise-hours",
+        type=float,
+        default=DEFAULTS.noise_hours,
+        help="of noise to be silent in; %(default)s, 0: none",
     )
     parser.add_argument("--directory", type=Path, required=True, help="folder for everything that is written")
-    parser.add_argument("--text-steps", type=int, default=DEFAULTS.text.steps, help="on text alone; 0: none")
-    parser.add_argument("--steps", type=int, default=DEFAULTS.steps, help="on aligned frames, behind those")
-    parser.add_argument(
-        "--lattice-steps", type=int, default=DEFAULTS.lattice.steps, help="on nearby alignments, behind those; 0: none"
-    )
-    parser.add_argument("--processes", type=int, default=1)
+    for option, steps, what in (
+        ("--text-steps", DEFAULTS.text.steps, "on text alone; %(default)s, 0: none"),
+        ("--steps", DEFAULTS.steps, "on aligned frames, behind those; %(default)s, 2 or more"),
+        ("--lattice-steps", DEFAULTS.lattice.steps, "on nearby alignments, behind those; %(default)s, 0: none"),
+    ):
+        parser.add_argument(option, type=_count, default=steps, metavar="STEPS", help=what)
+    parser.add_argument("--processes", type=int, default=1, help="that share each step; %(default)s")
     parser.add_argument("--bundle", type=Path, help="exported from the checkpoint: the transducer is put into it")
     parser.add_argument("--source", help="what text it was, for the bundle's manifest")
     parser.add_argument("--licence", help="the licence of that text, for the bundle's manifest")
