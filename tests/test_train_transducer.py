@@ -3,6 +3,7 @@ import dataclasses
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +25,7 @@ from edgeasr.train.piece_text import PieceText
 from edgeasr.train.transducer import TransducerJob, train
 from edgeasr.train.transducer_config import DamageConfig, HeadConfig, LatticeConfig, TextConfig, TransducerConfig
 from edgeasr.train.transducer_head import TransducerHead
+from edgeasr.train.transducer_teachers import Teacher, Teachers, head_of, read_transducer
 from edgeasr.train.unit_selection import UnitConfig
 from edgeasr.transducer import Transducer
 from edgeasr.transducer_decoder import SURE_BLANK, TransducerDecoder
@@ -122,6 +124,70 @@ def test_folded_and_without_torch_it_computes_the_same():
             scores = transducer.join(heard, predicted, log_probs[now : now + 1])[0].astype(np.float64)
             got = scores - np.log(np.exp(scores).sum())
             np.testing.assert_allclose(got, want[i], atol=tolerance)
+
+
+@torch.no_grad()
+def test_a_head_takes_what_another_was_folded_to():
+    head, generator = weighty(), torch.Generator().manual_seed(1)
+    other = weighty(seed=4)
+    other.emission_weight.copy_(head.emission_weight)
+    other.emission_bias.copy_(head.emission_bias)
+    outputs, absent = torch.randn(6, HEAD.window, C, generator=generator), torch.rand(6, HEAD.window) < 0.3
+    given = outputs, absent, torch.randint(0, V + 1, (6, HEAD.context), generator=generator)
+    want = head(*given).log_softmax(-1)
+    assert not torch.allclose(other(*given).log_softmax(-1), want, atol=0.1)
+    other.take(head.to_transducer())
+    torch.testing.assert_close(other(*given).log_softmax(-1), want, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(other.text(given[2]).log_softmax(-1), head.text(given[2]).log_softmax(-1))
+    assert HeadConfig.of(head.to_transducer()) == HEAD
+
+
+def test_a_head_takes_nothing_of_another_size():
+    with pytest.raises(ConfigError, match=r"got a transducer of 29 tokens and HeadConfig\(.*width=24.*wanted 29 and"):
+        weighty(replace(HEAD, width=30)).take(weighty().to_transducer())
+
+
+def written(folder, name: str, head: TransducerHead) -> Path:
+    path = folder / name
+    path.write_bytes(head.to_transducer().packed())
+    return path
+
+
+def emission_of(head: TransducerHead) -> nn.Linear:
+    emission = nn.Linear(C, V)
+    emission.load_state_dict({"weight": head.emission_weight, "bias": head.emission_bias})
+    return emission
+
+
+@torch.no_grad()
+def test_teachers_say_the_weighted_mean_of_what_they_say(tmp_path):
+    emission = emission_of(weighty())
+    # One that knows fewer pieces hears the last of them.
+    files = [
+        written(tmp_path, "a", weighty(seed=1)),
+        written(tmp_path, "b", weighty(replace(HEAD, context=3), seed=2)),
+    ]
+    teachers = Teachers([Teacher(files[0], 3.0), Teacher(files[1], 1.0)], emission, HEAD, bf16=False)
+    outputs, absent = torch.randn(4, HEAD.window, C), torch.rand(4, HEAD.window) < 0.3
+    context, pairs = torch.randint(0, V + 1, (2, HEAD.context)), torch.tensor([[0, 3, 3], [1, 1, 0]])
+    first, second = (head_of(read_transducer(path), emission).eval() for path in files)
+    said = 0.75 * first(outputs, absent, context, pairs).log_softmax(-1)
+    said += 0.25 * second(outputs, absent, context[:, -3:], pairs).log_softmax(-1)
+    got = teachers.log_probs(outputs, absent, context, pairs)
+    torch.testing.assert_close(got, said.log_softmax(-1))
+    torch.testing.assert_close(got.exp().sum(-1), torch.ones(3))
+
+
+def test_teachers_that_cannot_teach_are_refused(tmp_path):
+    emission = emission_of(weighty())
+    for other, heard in ((replace(HEAD, ahead=4), "4 ahead"), (replace(HEAD, context=5), "knows 5 pieces")):
+        path = written(tmp_path, "other", weighty(other))
+        with pytest.raises(ConfigError, match=heard):
+            Teachers([Teacher(path)], emission, HEAD, bf16=False)
+    with pytest.raises(ConfigError, match=r"the weight of .* is 0.0: it must be a positive number"):
+        Teacher(path, 0.0)
+    with pytest.raises(BundleError, match=r"cannot read the transducer .*nothing"):
+        Teachers([Teacher(tmp_path / "nothing")], emission, HEAD, bf16=False)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 64])
@@ -259,6 +325,29 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(straight, trained, t
         assert torch.equal(tensor, theirs[name]), name
     assert {"more.pass-0", "more.pass-1"} <= ours.keys()
     assert one.output.read_bytes() == straight.job.output.read_bytes()
+
+
+def test_a_transducer_goes_on_and_is_taught(straight, tmp_path):
+    """What it was is where it begins; taught by that alone, and by nothing else, it stays what it was."""
+    shutil.copytree(straight.folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns(RESUME, "*.npz"))
+    recipe = replace(straight.job.recipe, run=replace(straight.job.recipe.run, directory=str(tmp_path / "run")))
+    whole = DamageConfig(wrong_pieces=0.0, own_errors=0.0, ends=0.0, lost_frames=0.0)
+    lattice = replace(CONFIG.lattice, steps=12, taught=1.0, peak_rate=1e-4)
+    config = replace(
+        CONFIG, damage=whole, steps=0, warmup_steps=0, lattice=lattice, head=replace(HEAD, dropout=0.0), log_every=1
+    )
+    one = replace(
+        straight.job, recipe=recipe, config=config, start=straight.job.output, teachers=(Teacher(straight.job.output),)
+    )
+    lines: list[str] = []
+    assert train(one, lines.append).step == 12
+    assert max(losses(lines)) < 0.02
+    said = straight.lines[-1].partition("wer/dev")[2], lines[-1].partition("wer/dev")[2]
+    assert said[0] == said[1] != ""
+    with pytest.raises(ConfigError, match="has teachers"):
+        train(replace(one, teachers=(Teacher(straight.job.output, 2.0),)), lambda line: None)
+    with pytest.raises(ConfigError, match="got teachers and no steps on nearby alignments"):
+        replace(one, config=replace(CONFIG, lattice=CONFIG.lattice.of_steps(0)))
 
 
 def test_what_it_said_itself_is_kept_with_the_weights(straight, monkeypatch, tmp_path):
@@ -402,7 +491,9 @@ def test_what_does_not_fit_together_is_refused_at_once(trained, toy_recipe, toy_
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"steps": 3}, "wanted 0 < warmup_steps < steps"),
+        ({"steps": 3}, "warmup_steps is 3, steps 3: wanted warmup_steps < steps"),
+        ({"steps": 0, "lattice": {"steps": 0, "warmup_steps": 0}}, "steps and lattice.steps are 0"),
+        ({"lattice": {"taught": 1.1}}, "taught is 1.1"),
         ({"batch_frames": 0}, "batch_frames is 0"),
         ({"peak_rate": 0.0}, "peak_rate is 0"),
         ({"ema_decay": 1.0}, "ema_decay is 1"),
@@ -497,6 +588,9 @@ def test_the_command_trains_and_puts_the_transducer_into_a_bundle(call, exported
 def test_the_command_says_what_is_amiss_before_it_begins(call, exported, tmp_path):
     assert "nothing, where no file is" in call(text="nothing").err
     assert "--source and --licence, wanted both" in call("--bundle", exported.bundle.path).err
+    assert "cannot read the transducer none.npz" in call("--start", "none.npz").err
+    assert "got the weight 'much' of a teacher, wanted a number" in call("--teacher", "a.npz", "much").err
+    assert "cannot read the transducer a.npz" in call("--teacher", "a.npz", "1").err
     from edgeasr.bundle import default_bundle
 
     other = call("--bundle", default_bundle(), "--source", "a", "--licence", "b")

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
 import torch.nn.functional as F
 
-from edgeasr.train.transducer_lattice import Aligned, Lattice, lattice_loss
+from edgeasr.train.transducer_lattice import Aligned, Lattice, lattice_loss, taught_loss
 
 V = 7
 
@@ -92,6 +92,29 @@ def test_the_number_of_alignments_is_counted():
         counts = [len(paths(one, before, after)) for one in UTTERANCES]
         np.testing.assert_allclose(np.exp(lattice.sums(sure, sure)[0]), counts)
     assert counts == [35, 20, 1, 1, 1, 2]
+
+
+@pytest.mark.parametrize(("before", "after"), WINDOWS)
+def test_what_teachers_say_counts_as_often_as_their_paths_pass(before, after):
+    lattice, taught = Lattice.of(UTTERANCES, before, after), [score.detach() for score in scores_of_all(seed=1)]
+    ours, want = scores_of_all(), torch.zeros((), dtype=torch.float64)
+    for score, teacher, one in zip(ours, taught, UTTERANCES, strict=True):
+        log_probs, whole = teacher.log_softmax(-1), -by_force(teacher, one, before, after)
+        for path in paths(one, before, after):
+            said, weight, apart = 0, -whole, torch.zeros((), dtype=torch.float64)
+            for t in range(len(one.times)):
+                begins = said < len(path) and path[said] == t
+                weight = weight + log_probs[t, said, one.pieces[said] if begins else 0]
+                apart = apart + F.kl_div(
+                    score[t, said].log_softmax(-1), log_probs[t, said], reduction="sum", log_target=True
+                )
+                said += begins
+            want = want + weight.exp() * apart
+    got = taught_loss(on_nodes(ours, lattice), on_nodes(taught, lattice).log_softmax(-1), lattice)
+    torch.testing.assert_close(got, want)
+    assert got > 1.0
+    same = taught_loss(on_nodes(taught, lattice), on_nodes(taught, lattice).log_softmax(-1), lattice)
+    assert same.item() == pytest.approx(0.0, abs=1e-9)
 
 
 def test_without_a_window_it_is_the_cross_entropy_of_the_aligned_path():

@@ -6,12 +6,13 @@ A language model of pieces learns all of the text first. Then every frame has a 
 the best CTC path, and is learned by cross entropy (Hu et al. 2020, arXiv 2005.00572): no sum over alignments, and
 frames may be drawn one by one. What that has taught goes on with whole utterances and the sum over the alignments near
 that path. Sentences come from text by `edgeasr.train.unit_selection`, a share of the frames from the training speech
-itself, some from noise alone.
+itself, some from noise alone. Transducers that are there already, of this encoder, can be gone on from, and can teach.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import signal
 import sys
@@ -28,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 from edgeasr.bundle import Bundle
 from edgeasr.bundle_transducer import add_transducer
 from edgeasr.cli.signals import StopSignals
-from edgeasr.config import require
+from edgeasr.config import FrozenConfig, require
 from edgeasr.errors import BundleError, ConfigError, EdgeasrError
 from edgeasr.phones import PHONES
 from edgeasr.tokenizer import Tokenizer
@@ -41,11 +42,12 @@ from edgeasr.train.piece_text import PieceText
 from edgeasr.train.processes import Observer, Outcome, Place, Progress, never, run_in_processes
 from edgeasr.train.recipe import OptimizerConfig, Recipe
 from edgeasr.train.resume import RunState, Standing, restore_run, save_run
-from edgeasr.train.transducer_config import TransducerConfig
+from edgeasr.train.transducer_config import HeadConfig, TransducerConfig
 from edgeasr.train.transducer_frames import FrameSet, Shards
 from edgeasr.train.transducer_head import TransducerHead
 from edgeasr.train.transducer_preparation import Preparation
 from edgeasr.train.transducer_stages import FrameStage, LatticeStage, Sets, Stage, TextStage
+from edgeasr.train.transducer_teachers import Teacher, Teachers, read_transducer
 from edgeasr.train.transducer_validation import HeardDev
 from edgeasr.train.unit_selection import Listener
 from edgeasr.transducer import Transducer
@@ -61,6 +63,7 @@ class TransducerJob:
     recipe:     of the checkpoint's model and tokens; the run writes into its directory
     dictionary: how the words of the text are said
     hours:      of sentences
+    start:      a transducer whose weights are the first, of the sizes that the config says; None for random ones
     """
 
     recipe: Recipe
@@ -69,6 +72,8 @@ class TransducerJob:
     dictionary: Path
     hours: float
     config: TransducerConfig = DEFAULTS
+    start: Path | None = None
+    teachers: tuple[Teacher, ...] = ()
 
     def __post_init__(self) -> None:
         require(0 < self.hours < math.inf, f"hours is {self.hours}: it must be a positive number")
@@ -87,6 +92,10 @@ class TransducerJob:
         )
         for what, path in (("text", self.text), ("dictionary", self.dictionary)):
             require(path.is_file(), f"got the {what} {path}, where no file is: check the path")
+        require(
+            not self.teachers or self.config.lattice.steps > 0,
+            "got teachers and no steps on nearby alignments, in which they teach: wanted lattice.steps",
+        )
 
     @classmethod
     def load(  # noqa: PLR0913 - each a choice of its own
@@ -99,18 +108,40 @@ class TransducerJob:
         *,
         dictionary: Path | None = None,
         config: TransducerConfig = DEFAULTS,
+        start: Path | None = None,
+        teachers: tuple[Teacher, ...] = (),
     ) -> TransducerJob:
         """raises: BundleError for a checkpoint that cannot be read, ConfigError for what does not fit together"""
         loaded = Checkpoint.load(checkpoint)
         run = replace(recipe.run, directory=str(directory.absolute()))
         # Only its speech and its augmentation count: the model is the checkpoint's.
         fitted = replace(recipe, model=loaded.config, tokenizer=Tokenizer(loaded.tokens), run=run)
-        return cls(fitted, checkpoint, text, dictionary or recipe.root / recipe.data.dictionary, hours, config)
+        said = dictionary or recipe.root / recipe.data.dictionary
+        return cls(fitted, checkpoint, text, said, hours, config, start, teachers)
 
     @property
     def output(self) -> Path:
         """The file that the run writes."""
         return self.recipe.directory / TRANSDUCER
+
+    @property
+    def settings(self) -> RunSettings:
+        """What must stay as it is while a run goes on."""
+        taught = (f"{_sha256(one.path)} {one.weight}" for one in self.teachers)
+        return RunSettings(self.config, _sha256(self.start) if self.start else "", tuple(taught))
+
+
+@dataclass(frozen=True)
+class RunSettings(FrozenConfig):
+    """Files by their hashes."""
+
+    training: TransducerConfig
+    start: str
+    teachers: tuple[str, ...]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class TransducerTrainer:
@@ -125,9 +156,17 @@ class TransducerTrainer:
         torch.manual_seed(self.config.seed)
         assert isinstance(encoder.emission, nn.Linear)
         self.head = TransducerHead(encoder.emission, self.config.head).to(self.device)
+        if job.start is not None:
+            self.head.take(read_transducer(job.start))
+        teachers = Teachers(job.teachers, encoder.emission, self.config.head, bf16=self.bf16) if job.teachers else None
+        self.settings = job.settings
         optimizer = OptimizerConfig(weight_decay=self.config.weight_decay)
         self.state = RunState(self.head, self._parameters(), Optimizer(self.head, optimizer))
-        self.stages = [stage(job.config, place.world) for stage in (TextStage, FrameStage, LatticeStage)]
+        self.stages = [
+            TextStage(job.config, place.world),
+            FrameStage(job.config, place.world),
+            LatticeStage(job.config, place.world, teachers),
+        ]
         self.steps = sum(stage.steps for stage in self.stages)
         self.step, self.best, self.stopping = 0, math.inf, False
         self.text: PieceText | None = None  # while it is learned alone
@@ -165,7 +204,7 @@ class TransducerTrainer:
         self.dev = [HeardDev.of(one, self.listener, self.place) for one in corpus.dev]
         path = recipe.directory / RESUME
         if path.exists():
-            standing = restore_run(path, self.state, config, self.place.world)
+            standing = restore_run(path, self.state, self.settings, self.place.world)
             self.step, self.best = standing.step, standing.best
             for one in self._with_pieces():
                 if one.name in self.state.more:
@@ -290,7 +329,7 @@ class TransducerTrainer:
             self.state.more.clear()
             own = {one.name: one.own for one in self._with_pieces() if one.own is not None}
             self.state.more.update((name, torch.from_numpy(pieces).short()) for name, pieces in own.items())
-            save_run(path, self.state, standing, self.config, self.place.world)
+            save_run(path, self.state, standing, self.settings, self.place.world)
             self.observer.watch(Progress("saved", self.step, self.steps))
 
     def _log(self, values: Mapping[str, float]) -> None:
@@ -322,6 +361,14 @@ def _count(text: str) -> int:
     return count
 
 
+def _weight(text: str) -> float:
+    """raises: ConfigError for what is no number"""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"got the weight {text!r} of a teacher, wanted a number: write --teacher FILE 1") from error
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("recipe", type=Path, help="whose training speech, augmentation and dev manifests are used")
@@ -338,10 +385,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--directory", type=Path, required=True, help="folder for everything that is written")
     for option, steps, what in (
         ("--text-steps", DEFAULTS.text.steps, "on text alone; %(default)s, 0: none"),
-        ("--steps", DEFAULTS.steps, "on aligned frames, behind those; %(default)s, 2 or more"),
+        ("--steps", DEFAULTS.steps, "on aligned frames, behind those; %(default)s, 0: none"),
         ("--lattice-steps", DEFAULTS.lattice.steps, "on nearby alignments, behind those; %(default)s, 0: none"),
     ):
         parser.add_argument(option, type=_count, default=steps, metavar="STEPS", help=what)
+    parser.add_argument("--start", type=Path, help="a transducer of this encoder to go on from")
+    parser.add_argument(
+        "--teacher",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("TRANSDUCER", "WEIGHT"),
+        help="one of this encoder that teaches in the steps on nearby alignments; may be given again",
+    )
     parser.add_argument("--processes", type=int, default=1, help="that share each step; %(default)s")
     parser.add_argument("--bundle", type=Path, help="exported from the checkpoint: the transducer is put into it")
     parser.add_argument("--source", help="what text it was, for the bundle's manifest")
@@ -355,8 +411,18 @@ def _job(given: argparse.Namespace) -> TransducerJob:
     config = replace(
         DEFAULTS.with_steps(given.text_steps, given.steps, given.lattice_steps), noise_hours=given.noise_hours
     )
+    if given.start is not None:
+        config = replace(config, head=HeadConfig.of(read_transducer(given.start)))
     job = TransducerJob.load(
-        recipe, given.checkpoint, given.text, given.directory, given.hours, dictionary=given.dictionary, config=config
+        recipe,
+        given.checkpoint,
+        given.text,
+        given.directory,
+        given.hours,
+        dictionary=given.dictionary,
+        config=config,
+        start=given.start,
+        teachers=tuple(Teacher(Path(path), _weight(weight)) for path, weight in given.teacher),
     )
     if given.bundle is not None:
         if not (given.source and given.licence):

@@ -7,6 +7,7 @@ from typing import Self
 
 from edgeasr.config import FrozenConfig, require
 from edgeasr.train.unit_selection import UnitConfig
+from edgeasr.transducer import Transducer
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,22 @@ class HeadConfig(FrozenConfig):
             f"predictor_context is {self.predictor_context}, context {self.context}: wanted no more than that",
         )
         require(0 <= self.dropout < 1, f"dropout is {self.dropout}: it must be in [0, 1)")
+
+    @classmethod
+    def of(cls, transducer: Transducer) -> HeadConfig:
+        """The sizes of a transducer."""
+        frame_width, piece_width = transducer.projection.shape[1], transducer.embedding.shape[1]
+        return cls(
+            behind=transducer.behind,
+            ahead=transducer.ahead,
+            context=transducer.context,
+            predictor_context=len(transducer.predictor) // piece_width,
+            frame_width=frame_width,
+            width=len(transducer.bias),
+            inner_width=len(transducer.expand_bias),
+            piece_width=piece_width,
+            text_width=len(transducer.text.input_bias),
+        )
 
     @property
     def window(self) -> int:
@@ -117,13 +134,14 @@ class LatticeConfig(ScheduleConfig):
     short_contexts: float = 0.8  # of those, whose texts are soon known by heart, so many with three pieces or fewer
     before: int = 3  # frames that a piece may begin before the one where it was aligned
     after: int = 3
+    taught: float = 0.6  # of the loss is what teachers say on the way, where there are some
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.utterances > 0, f"utterances is {self.utterances}: it must be positive")
         for name in ("before", "after"):
             require(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: it must not be negative")
-        for name in ("speech_share", "short_contexts"):
+        for name in ("speech_share", "short_contexts", "taught"):
             require(0 <= getattr(self, name) <= 1, f"{name} is {getattr(self, name)}: it must be in [0, 1]")
 
 
@@ -136,7 +154,7 @@ class TransducerConfig(ScheduleConfig):
     damage: DamageConfig = field(default_factory=DamageConfig)
     text: TextConfig = field(default_factory=TextConfig)
     lattice: LatticeConfig = field(default_factory=LatticeConfig)
-    steps: int = 20_000  # on aligned frames
+    steps: int = 20_000  # on aligned frames; 0: none
     warmup_steps: int = 300
     peak_rate: float = 1.5e-3
     weight_decay: float = 0.01
@@ -156,11 +174,10 @@ class TransducerConfig(ScheduleConfig):
     evaluate_every: int = 2000
 
     def __post_init__(self) -> None:
-        require(
-            0 < self.warmup_steps < self.steps,
-            f"warmup_steps is {self.warmup_steps}, steps {self.steps}: wanted 0 < warmup_steps < steps",
-        )
         super().__post_init__()
+        require(
+            self.steps + self.lattice.steps > 0, "steps and lattice.steps are 0: wanted some in which it learns to hear"
+        )
         counts = ("batch_frames", "shards_open", "shard_steps", "log_every", "save_every", "evaluate_every")
         for name in ("clip_norm", *counts):
             require(getattr(self, name) > 0, f"{name} is {getattr(self, name)}: it must be positive")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgeasr.config import require
 from edgeasr.errors import ConfigError
+from edgeasr.neural import ReadOut
 from edgeasr.piece_model import PieceModel
 from edgeasr.train.crf import Doubles
 from edgeasr.train.transducer_config import HeadConfig
@@ -37,6 +41,19 @@ class ReadOutHead(nn.Module):
         x = x + self.dropout(self.contract(F.silu(self.expand(self.expand_norm(x)))))
         scores: Tensor = self.output(self.dropout(self.output_norm(x)))
         return scores
+
+    def take_read_out(self, given: ReadOut) -> None:
+        """The weights of it; norms scale and shift nothing, since what follows them does."""
+        for norm in (self.expand_norm, self.output_norm):
+            nn.init.ones_(norm.weight)
+            nn.init.zeros_(norm.bias)
+        for linear, matrix, bias in (
+            (self.expand, given.expand, given.expand_bias),
+            (self.contract, given.contract, given.contract_bias),
+            (self.output, given.output, given.output_bias),
+        ):
+            _set(linear.weight, matrix.T)
+            _set(linear.bias, bias)
 
     def read_out_arrays(self) -> dict[str, Doubles]:
         """Those of `ReadOut`; scales and shifts of norms go into what follows them."""
@@ -72,6 +89,13 @@ class TextHead(ReadOutHead):
             log_probs: Tensor = self(context).float().log_softmax(-1)
             log_probs[:, _BLANK_ID] = 0.0
         return log_probs
+
+    def take(self, given: PieceModel) -> None:
+        """The weights of it: the opposite of `to_piece_model`."""
+        _set(self.embedding.weight, given.embedding)
+        _set(self.input.weight, given.input.T)
+        _set(self.input.bias, given.input_bias)
+        self.take_read_out(given)
 
     def to_piece_model(self) -> PieceModel:
         """The same computation without torch."""
@@ -146,6 +170,31 @@ class TransducerHead(ReadOutHead):
         """The emissions, (..., V)."""
         return F.linear(outputs, self.emission_weight, self.emission_bias).float().log_softmax(-1)
 
+    @torch.no_grad()
+    def take(self, given: Transducer) -> None:
+        """The weights of a transducer on the same encoder: the opposite of `to_transducer`.
+
+        raises: ConfigError for one of other sizes
+        """
+        sizes = replace(HeadConfig.of(given), dropout=self.config.dropout)
+        require(
+            sizes == self.config and given.vocabulary_size == self.vocabulary_size,
+            f"got a transducer of {given.vocabulary_size} tokens and {sizes}, wanted {self.vocabulary_size} and "
+            f"{self.config}: take one that was trained alike",
+        )
+        emission = _doubles(self.emission_weight)
+        _set(self.projection.weight, given.projection.T.astype(np.float64) @ (emission - emission.mean(axis=0)))
+        _set(self.projection.bias, given.absent)
+        _set(self.acoustic.weight, given.acoustic.T)
+        _set(self.acoustic.bias, given.bias)
+        _set(self.embedding.weight, given.embedding)
+        _set(self.predictor.weight, given.predictor.T)
+        nn.init.zeros_(self.predictor.bias)
+        nn.init.constant_(self.gain, given.gain)
+        nn.init.constant_(self.text_gain, given.text_gain)
+        self.text.take(given.text)
+        self.take_read_out(given)
+
     def to_transducer(self) -> Transducer:
         """The same computation on emissions, without torch.
 
@@ -174,6 +223,11 @@ def _folded(norm: nn.LayerNorm, linear: nn.Linear) -> tuple[Doubles, Doubles]:
     """Matrix and bias of a layer that takes what is normal instead of what comes from the norm."""
     weight = _doubles(linear.weight)
     return weight * _doubles(norm.weight), _doubles(linear.bias) + weight @ _doubles(norm.bias)
+
+
+@torch.no_grad()
+def _set(parameter: Tensor, array: NDArray[Any]) -> None:
+    parameter.copy_(torch.from_numpy(np.ascontiguousarray(array)))
 
 
 def _doubles(tensor: Tensor) -> Doubles:

@@ -179,8 +179,28 @@ def lattice_loss(scores: Tensor, lattice: Lattice) -> Tensor:
 
     scores: (N, V), log-probabilities but for a constant; the blank is the first token
     """
-    whole = scores.logsumexp(-1)
-    piece = torch.from_numpy(lattice.piece).to(scores.device)
-    blank, said = scores[:, _BLANK_ID] - whole, scores.gather(1, piece[:, None])[:, 0] - whole
+    blank, said = _ways(scores.log_softmax(-1), lattice)
     totals: Tensor = _LogSums.apply(blank, said, lattice)  # type: ignore[no-untyped-call]
     return -totals
+
+
+def taught_loss(scores: Tensor, taught: Tensor, lattice: Lattice) -> Tensor:
+    """How far scores are from a teacher's at every node, as often as a path of the teacher's passes there, ().
+
+    Distillation (Hinton et al. 2015, arXiv 1503.02531) along the paths of a text (Panchapagesan et al. 2021,
+    arXiv 2011.06110, which keeps three of the tokens): the sum of the Kullback-Leibler divergences.
+
+    scores: (N, V), as in `lattice_loss`
+    taught: (N, V), log-probabilities of the teacher
+    """
+    blank, said = (part.detach().cpu().double().numpy() for part in _ways(taught, lattice))
+    _, with_blank, with_piece = lattice.sums(blank, said)
+    passes = torch.from_numpy(with_blank + with_piece).to(scores)
+    divergence = (taught.exp() * (taught - scores.log_softmax(-1))).sum(-1)
+    return (passes * divergence).sum()
+
+
+def _ways(log_probs: Tensor, lattice: Lattice) -> tuple[Tensor, Tensor]:
+    """Of going on with a blank and with the piece, (N,) each."""
+    piece = torch.from_numpy(lattice.piece).to(log_probs.device)
+    return log_probs[:, _BLANK_ID], log_probs.gather(1, piece[:, None])[:, 0]

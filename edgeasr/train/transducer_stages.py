@@ -17,7 +17,8 @@ from edgeasr.train.loop import learning_rate
 from edgeasr.train.piece_text import PieceText
 from edgeasr.train.transducer_config import LatticeConfig, ScheduleConfig, TextConfig, TransducerConfig
 from edgeasr.train.transducer_frames import Frames, FrameSet, Utterance, with_errors, with_holes
-from edgeasr.train.transducer_lattice import Lattice, lattice_loss
+from edgeasr.train.transducer_lattice import Lattice, lattice_loss, taught_loss
+from edgeasr.train.transducer_teachers import Teachers
 
 # Of outputs, absent and context, and of pairs of them, as `TransducerHead.forward`; in float32.
 Score = Callable[[Tensor | None, Tensor | None, Tensor, Tensor | None], Tensor]
@@ -119,8 +120,11 @@ class FrameStage(Stage):
         return Frames.joined([one.draw(share, rng) for one, share in shares if share])
 
 
+@dataclass(frozen=True)
 class LatticeStage(Stage):
-    """The sum over the alignments near the aligned one, of utterances."""
+    """The sum over the alignments near the aligned one, of utterances, and what teachers say on the way."""
+
+    teachers: Teachers | None = None
 
     name = "nearby alignments"
 
@@ -133,13 +137,16 @@ class LatticeStage(Stage):
         head, damage = self.config.head, self.config.damage
         drawn = self._drawn(sets, rng)
         lattice = Lattice.of([one.aligned for one in drawn], self.settings.before, self.settings.after)
-        absent = with_holes(torch.cat([one.absent for one in drawn]), head, damage)
+        outputs, absent = torch.cat([one.outputs for one in drawn]), torch.cat([one.absent for one in drawn])
         context, own = torch.cat([one.context for one in drawn]), torch.cat([one.own for one in drawn])
-        context = with_errors(context, own, damage, sets.piece_counts)
+        damaged = with_holes(absent, head, damage), with_errors(context, own, damage, sets.piece_counts)
         pairs = torch.from_numpy(np.stack([lattice.frame, lattice.context]))
-        scores = score(torch.cat([one.outputs for one in drawn]), absent, context, pairs)
-        pieces = sum(len(one.aligned.pieces) for one in drawn)
-        return lattice_loss(scores, lattice).sum() / max(1, pieces)
+        scores = score(outputs, *damaged, pairs)
+        loss = lattice_loss(scores, lattice).sum()
+        if self.teachers is not None:
+            taught = taught_loss(scores, self.teachers.log_probs(outputs, absent, context, pairs), lattice)
+            loss = (1 - self.settings.taught) * loss + self.settings.taught * taught
+        return loss / max(1, sum(len(one.aligned.pieces) for one in drawn))
 
     def _drawn(self, sets: Sets, rng: np.random.Generator) -> list[Utterance]:
         """Each from training speech, noise or an open shard, by the shares of these; any row is as likely."""
