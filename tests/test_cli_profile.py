@@ -32,7 +32,7 @@ def fast(monkeypatch):
         return PROFILED["MACHINE"]
 
     monkeypatch.setattr(profiler, "cached_machine", machine)
-    monkeypatch.setattr(model_profile, "QUICK", Effort(profiled=2, stretches=2, timed=2))
+    monkeypatch.setattr(model_profile, "QUICK", Effort(sessions=1, profiled=2, stretches=2, longest=1, timed=2))
     return asked
 
 

@@ -9,10 +9,9 @@ from edgeasr.profile.onnx_reader import GraphNode, read_onnx, with_names
 from edgeasr.profile.onnx_writer import Node, Value, serialised
 from edgeasr.profile.operators import Effort, profile_graph
 from edgeasr.profile.recurrent import baseline
-from edgeasr.profile.stretches import calm_mean
 from edgeasr.recognizer import load_model
 
-LEAST = Effort(profiled=2, stretches=2, timed=2)
+LEAST = Effort(sessions=1, profiled=2, stretches=2, longest=1, timed=2)
 SHIPPED = Path(operators.__file__).parents[1] / "models" / "tiny-en"
 
 
@@ -162,33 +161,33 @@ def test_events_become_runs():
     assert runs[0][0].inputs == (("float", (1,)),)
 
 
-def runs_of(*durations):
-    return [
-        operators._runs([event(f"operator{i}", i, value) for i, value in enumerate(values)])[0] for values in durations
-    ]
-
-
 def test_disturbed_runs_do_not_count():
-    runs = runs_of((9, 9), (2, 2), (50, 50), (3, 3), (8, 8), (9, 8), (9, 9), (9, 9))
-    assert [run[0].duration_us for run in operators._calm_runs(runs)] == [2, 3]
-    assert calm_mean([7.0] + [100.0] * 9) == 7.0
-    assert operators._middle_mean([1, 2, 3, 90]) == 2.5
+    runs = np.array([(9, 9), (2, 2), (50, 50), (3, 3), (8, 8), (9, 8), (9, 9), (9, 9)], float)
+    assert operators._shown_us(runs) == pytest.approx([2.5, 2.5])
+    middle = np.array([[1.0], [2.0], [3.0], [90.0]] + [[99.0]] * 12)
+    assert operators._shown_us(middle) == pytest.approx([2.5])
 
 
 def test_an_interrupted_operator_counts_as_what_it_usually_takes():
-    runs = runs_of((5, 5, 5), (6, 6, 6), (4, 4, 900), (6, 6, 7))
-    assert [event.duration_us for event in operators._calm_runs(runs)[0]] == [4.0, 4.0, 6.5]
+    runs = np.array([(5, 5, 5), (6, 6, 6), (4, 4, 900), (6, 6, 7)], float)
+    assert operators._shown_us(runs) == pytest.approx([4.0, 4.0, 6.5])
 
 
 def test_stretches_end_where_the_profiler_says_that_equal_shares_of_the_time_do():
     shown_us = np.array([2.0, 2.0, 8.0, 4.0, 4.0, 4.0])
-    assert operators._stops(shown_us, 3) == [3, 4, 6]
-    assert operators._stops(shown_us, 1) == [6]
-    assert operators._stops(shown_us, 100) == [1, 2, 3, 4, 5, 6]
+    assert operators._stops(shown_us, 3, 0) == [3, 4, 6]
+    assert operators._stops(shown_us, 1, 0) == [6]
+    assert operators._stops(shown_us, 100, 0) == [1, 2, 3, 4, 5, 6]
 
 
-def test_the_time_of_a_stretch_is_divided_by_what_the_profiler_says_beyond_its_least():
-    times_us = operators._divided(np.array([10.0, 0.2]), [3, 5], np.array([2.0, 4.0, 5.0, 2.0, 2.0]))
+def test_the_longest_operators_are_stretches_of_their_own():
+    shown_us = np.array([9.0, 1.0, 1.0, 8.0, 1.0, 1.0, 7.0])
+    assert operators._stops(shown_us, 1, 1) == [1, 7]
+    assert operators._stops(shown_us, 1, 3) == [1, 3, 4, 6, 7]
+
+
+def test_the_time_of_a_stretch_is_shared_out_by_what_the_profiler_says_beyond_its_least():
+    times_us = operators._shared_out(np.array([10.0, 0.2]), [3, 5], np.array([2.0, 4.0, 5.0, 2.0, 2.0]))
     assert times_us == pytest.approx([10 * 0.1 / 5.1, 10 * 2 / 5.1, 10 * 3 / 5.1, 0.1, 0.1])
 
 

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
+from edgeasr.backends.onnxruntime import session_options
 from edgeasr.errors import BundleError
 from edgeasr.profile import stretches
 from edgeasr.profile.onnx_reader import read_onnx, up_to
 from edgeasr.profile.onnx_writer import Node, Value, serialised
-from edgeasr.profile.stretches import BoundGraph, open_session, session_options, stretch_times_us
+from edgeasr.profile.stretches import BoundGraph, Executed, calm_mean, open_session, timed_stretches
 
 FEED = {"x": np.full((1, 4), 2, np.float32), "other": np.ones((1, 4), np.float32), "unread": np.zeros(1, np.float32)}
 
@@ -44,18 +45,37 @@ def test_a_bound_graph_runs_as_often_as_it_is_asked_to():
     assert min(times_us) > 0
 
 
+def stretches_of(monkeypatch, *told_us: float):
+    """Where the graphs that end behind one, two and three operators take so long, and then the whole, in two turns."""
+    left = iter(told_us)
+    monkeypatch.setattr(stretches, "_time_us", lambda *_: next(left))
+    return timed_stretches(chain(), Executed(chain(), [0, 1, 2]), [1, 2, 3], FEED, 1, 1)
+
+
 def test_stretches_are_what_a_graph_takes_more_than_one_that_ends_before(monkeypatch):
-    ends_us = iter([5.0, 9.0, 14.0, 6.0, 8.0, 15.0])
-    monkeypatch.setattr(stretches, "_time_us", lambda *_: next(ends_us))
-    assert stretch_times_us(chain(), [0, 1, 2], [1, 2, 3], FEED, 1, 1) == pytest.approx([5.0, 3.0, 6.0])
+    timed = stretches_of(monkeypatch, 5.0, 9.0, 14.0, 15.0, 6.0, 8.0, 15.0, 14.5)
+    assert timed.stretches_us == pytest.approx([5.0, 3.0, 6.0])
+    assert timed.whole_us == 14.5
 
 
 def test_a_stretch_whose_end_was_disturbed_ends_no_later_than_the_next(monkeypatch):
-    ends_us = iter([5.0, 99.0, 14.0] * 2)
-    monkeypatch.setattr(stretches, "_time_us", lambda *_: next(ends_us))
-    assert stretch_times_us(chain(), [0, 1, 2], [1, 2, 3], FEED, 1, 1) == pytest.approx([5.0, 9.0, 0.0])
+    timed = stretches_of(monkeypatch, *[5.0, 99.0, 14.0, 15.0] * 2)
+    assert timed.stretches_us == pytest.approx([5.0, 9.0, 0.0])
+
+
+def test_stretches_of_a_graph_are_timed():
+    timed = timed_stretches(chain(), Executed(chain(), [0, 1, 2]), [1, 3], FEED, 1, 20)
+    assert timed.whole_us > 0
+    assert timed.stretches_us[0] > 0
+    assert timed.stretches_us.sum() > 0
 
 
 def test_what_is_no_model_is_refused():
     with pytest.raises(BundleError, match="ONNX Runtime cannot load"):
         open_session(b"no model", session_options(1))
+
+
+def test_the_calmest_tenth_of_the_runs_counts():
+    assert calm_mean([7.0] + [100.0] * 9) == 7.0
+    assert calm_mean([8.0, 6.0, *[100.0] * 18]) == 7.0
+    assert calm_mean([3.0, 2.0]) == 2.0

@@ -135,6 +135,18 @@ def test_an_older_state_is_restored(older):
     assert torch.equal(restored.module.norm.weight, new_run(0, steps=2).module.norm.weight)
 
 
+def test_a_state_that_has_its_model_under_the_older_name_is_checked(saved):
+    tensors, metadata = load_tensors(saved)
+    progress = json.loads(metadata["progress"])
+    progress["model"] = progress.pop("config")
+    del progress["model"]["encoder"]["dropout"]  # what was not yet a setting does not differ
+    save_tensors(saved, tensors, {"progress": json.dumps(progress)})
+    assert restore_run(saved, new_run(1), MODEL, processes=2) == STANDING
+    other = dataclasses.replace(MODEL, features=dataclasses.replace(MODEL.features, low_hz=30.0))
+    with pytest.raises(ConfigError, match=r"has features\.low_hz 20\.0, this run 30\.0"):
+        restore_run(saved, new_run(1, other), other, processes=2)
+
+
 def test_an_older_state_of_another_model_is_refused(older):
     other = dataclasses.replace(MODEL, encoder=dataclasses.replace(MODEL.encoder, ff_dim=9))
     with pytest.raises(

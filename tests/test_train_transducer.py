@@ -42,6 +42,7 @@ HEAD = HeadConfig(
     text_width=14,
 )
 V, C = len(CHARACTERS), 12
+SHIPPED = Path(command.__file__).parents[1] / "models" / "tiny-en"
 UNITS = UnitConfig(passes=2, longest_phones=(2, 4), pause_frames=(0, 2), words=(1, 6), shard_sentences=20)
 CONFIG = TransducerConfig(
     head=HEAD,
@@ -148,7 +149,11 @@ def test_a_head_takes_nothing_of_another_size():
 
 
 def written(folder, name: str, head: TransducerHead) -> Path:
+    """A file of what was trained with the encoder of `weighty()`."""
     path = folder / name
+    with torch.no_grad():
+        head.emission_weight.copy_(weighty().emission_weight)
+        head.emission_bias.copy_(weighty().emission_bias)
     path.write_bytes(head.to_transducer().packed())
     return path
 
@@ -188,6 +193,12 @@ def test_teachers_that_cannot_teach_are_refused(tmp_path):
         Teacher(path, 0.0)
     with pytest.raises(BundleError, match=r"cannot read the transducer .*nothing"):
         Teachers([Teacher(tmp_path / "nothing")], emission, HEAD, bf16=False)
+    words = next(SHIPPED.glob("*.lm"))
+    with pytest.raises(BundleError, match=r"is a language model, wanted a transducer"):
+        Teachers([Teacher(words)], emission, HEAD, bf16=False)
+    strange = emission_of(weighty(seed=3))
+    with pytest.raises(ConfigError, match="got a transducer of another encoder"):
+        Teachers([Teacher(written(tmp_path, "a", weighty()))], strange, HEAD, bf16=False)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 5, 64])
@@ -344,8 +355,16 @@ def test_a_transducer_goes_on_and_is_taught(straight, tmp_path):
     assert max(losses(lines)) < 0.02
     said = straight.lines[-1].partition("wer/dev")[2], lines[-1].partition("wer/dev")[2]
     assert said[0] == said[1] != ""
-    with pytest.raises(ConfigError, match="has teachers"):
-        train(replace(one, teachers=(Teacher(straight.job.output, 2.0),)), lambda line: None)
+    # The whole that one alone has of the weight does not change; another that teaches with it does.
+    assert replace(one, teachers=(Teacher(straight.job.output, 2.0),)).settings == one.settings
+    other = tmp_path / "other.npz"
+    shutil.copy(straight.job.output, other)
+    both = Teacher(straight.job.output, 1.0), Teacher(other, 3.0)
+    assert replace(one, teachers=both).settings == replace(one, teachers=both[::-1]).settings
+    with pytest.raises(ConfigError, match="has teachers_sha256"):
+        train(replace(one, teachers=both), lambda line: None)
+    with pytest.raises(ConfigError, match="this run writes, as what it begins with or is taught by: copy it"):
+        replace(one, start=one.output)
     with pytest.raises(ConfigError, match="got teachers and no steps on nearby alignments"):
         replace(one, config=replace(CONFIG, lattice=CONFIG.lattice.of_steps(0)))
 
@@ -453,9 +472,11 @@ def test_frames_of_something_else_are_not_taken(straight, trained, tmp_path):
     with pytest.raises(ConfigError, match="another settings of units"):
         train(replace(straight.job, config=units), lambda line: None)
     wider = replace(CONFIG, head=replace(HEAD, width=30))
-    with pytest.raises(ConfigError, match=r"head\.width 24, this run 30"):
+    with pytest.raises(ConfigError, match=r"has training\.head\.width 24, this run 30"):
         train(replace(straight.job, config=wider), lambda line: None)
-    with pytest.raises(ConfigError, match=rf"lattice\.steps {CONFIG.lattice.steps}, this run 77: take back the change"):
+    with pytest.raises(
+        ConfigError, match=rf"training\.lattice\.steps {CONFIG.lattice.steps}, this run 77: take back the change"
+    ):
         train(replace(straight.job, config=replace(CONFIG, lattice=CONFIG.lattice.of_steps(77))), lambda line: None)
 
 
@@ -589,6 +610,7 @@ def test_the_command_says_what_is_amiss_before_it_begins(call, exported, tmp_pat
     assert "nothing, where no file is" in call(text="nothing").err
     assert "--source and --licence, wanted both" in call("--bundle", exported.bundle.path).err
     assert "cannot read the transducer none.npz" in call("--start", "none.npz").err
+    assert "got x, wanted a whole number, 0 or more" in call("--steps", "x").err
     assert "got the weight 'much' of a teacher, wanted a number" in call("--teacher", "a.npz", "much").err
     assert "cannot read the transducer a.npz" in call("--teacher", "a.npz", "1").err
     from edgeasr.bundle import default_bundle

@@ -40,7 +40,7 @@ class OnnxGraph:
     """
 
     def __init__(self, model: Path | bytes, threads: int = 1, device: Device = "cpu", *, seldom: bool = False) -> None:
-        options = _options(threads, seldom=seldom)
+        options = session_options(threads, seldom=seldom)
         source = model if isinstance(model, bytes) else str(model)
         providers = providers_for(device, model, onnxruntime.get_available_providers())
         try:
@@ -77,7 +77,8 @@ class OnnxGraph:
         return read_by(self._windows, {name: inputs[name] for name in self._read})
 
 
-def _options(threads: int, *, seldom: bool) -> Any:
+def session_options(threads: int = 1, *, seldom: bool = False) -> Any:
+    """Of a session as streams have it; seldom: as `OnnxGraph`."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -92,7 +93,7 @@ def _preparation(session: Any) -> Preparation | None:
     held = session.get_modelmeta().custom_metadata_map.get(METADATA)
     if held is None:
         return None
-    made = onnxruntime.InferenceSession(base64.b64decode(held), _options(1, seldom=True), providers=[CPU])
+    made = onnxruntime.InferenceSession(base64.b64decode(held), session_options(seldom=True), providers=[CPU])
     return Preparation(made, _specs(made.get_inputs()), [value.name for value in made.get_outputs()])
 
 

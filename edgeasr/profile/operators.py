@@ -2,9 +2,8 @@
 
 ONNX Runtime's own profiler tells which operators run, on what, and for how long. It describes each operator's tensors
 while its clock runs, which takes longer than most of our operators do, and what that drives out of the caches the next
-operator has to fetch again: what it says of all operators together is twice the step. So its times only divide what
-stretches of a dozen operators take without it (`stretches.py`), where they run in the graph. The time of the step is
-measured apart, and the sum is held against it.
+operator has to fetch again: what it says of all of them together is more than twice the step. So the longest operators,
+and stretches of a dozen others, are timed without it (`stretches.py`), and a stretch's time is only shared out by its.
 """
 
 from __future__ import annotations
@@ -16,22 +15,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeasr.backends.onnxruntime import OnnxGraph
+from edgeasr.backends.onnxruntime import OnnxGraph, session_options
 from edgeasr.profile.onnx_reader import GraphNode, Initializer, OnnxContent, read_onnx, with_names
-from edgeasr.profile.stretches import BoundGraph, calm_mean, open_session, session_options, stretch_times_us
+from edgeasr.profile.stretches import Executed, open_session, timed_stretches
 from edgeasr.profile.work import VIEWS, Kind, OperatorWork, Tensor, operator_work
 
 Array = NDArray[np.generic]
 Described = tuple[str, tuple[int, ...]]  # a tensor in the profiler's words: type and shape
 
-WARM_UP = 3
+_WARM_UP = 3
 # Of the runs with the profiler the calmest are believed, this share.
-CALM_RUNS = 0.25
+_CALM_RUNS = 0.25
 # An operator that takes so many times its median was interrupted by another program.
 _INTERRUPTED = 2.0
 _EVENT_SUFFIX = "_kernel_time"
@@ -100,17 +99,21 @@ class GraphProfile:
 class Effort:
     """How often a graph is run.
 
-    profiled:  runs with the profiler
-    stretches: of which the times are measured
-    timed:     runs without the profiler, of the whole and to the end of each stretch
+    sessions:  of the runtime with its profiler, which keeps all that it hears in memory until the end of a session
+    profiled:  runs in each
+    stretches: of equal time by the profiler, whose times are measured
+    longest:   operators that are stretches of their own, those that take longest by the profiler
+    timed:     runs without the profiler, of the whole and to the end of each stretch, in each of two turns
     """
 
-    profiled: int = 48
+    sessions: int = 4
+    profiled: int = 12
     stretches: int = 24
-    timed: int = 80
+    longest: int = 8
+    timed: int = 60
 
 
-QUICK = Effort(profiled=16, stretches=12, timed=40)
+QUICK = Effort(sessions=2, profiled=8, stretches=12, longest=4, timed=30)
 
 
 def profile_graph(
@@ -125,21 +128,18 @@ def profile_graph(
     model = with_names(model)
     content = read_onnx(model)
     feed = OnnxGraph(model, threads).read_from(feed)
-    runs, executed = _profiled(model, feed, threads, effort.profiled)
-    calm = _calm_runs(runs)
-    nodes = _in_order(calm[0], read_onnx(executed).nodes)
-    shown_us = np.array([_middle_mean([run[i].duration_us for run in calm]) for i in range(len(nodes))])
-    whole = BoundGraph(open_session(model, session_options(threads)), feed)
-    times_us = whole.times_us(effort.timed)
-    stops = _stops(shown_us, effort.stretches)
-    stretches_us = stretch_times_us(executed, nodes, stops, feed, threads, effort.timed)
-    times_us += whole.times_us(effort.timed)
-    operators = _operators(calm[0], read_onnx(executed), nodes, _divided(stretches_us, stops, shown_us))
+    profiled = [_profiled(model, feed, threads, effort.profiled) for _ in range(effort.sessions)]
+    run, graph = profiled[0].run, profiled[0].graph
+    executed = read_onnx(graph)
+    shown_us = _shown_us(np.concatenate([one.durations_us for one in profiled]))
+    order, stops = _in_order(run, executed.nodes), _stops(shown_us, effort.stretches, effort.longest)
+    timed = timed_stretches(model, Executed(graph, order), stops, feed, threads, effort.timed)
+    operators = _operators(run, executed, order, _shared_out(timed.stretches_us, stops, shown_us))
     outputs = {tensor.name: tensor for operator in operators for tensor in operator.outputs}
     written = sum(outputs[name].size_bytes for name in content.outputs if name in outputs and _is_state(name))
     return GraphProfile(
         operators,
-        step_us=calm_mean(times_us),
+        step_us=timed.whole_us,
         profiled_us=float(shown_us.sum()),
         weight_bytes=content.weight_bytes,
         state_read_bytes=sum(array.nbytes for name, array in feed.items() if _is_state(name)),
@@ -162,19 +162,27 @@ class _Event:
 _Run = list[_Event]
 
 
-def _profiled(model: bytes, feed: Mapping[str, Array], threads: int, count: int) -> tuple[list[_Run], bytes]:
-    """Runs under the profiler, and the graph that was run; the profiler's file is read and deleted."""
+class _Profiled(NamedTuple):
+    """What a session told: a run, the durations of all (R, operators), and the graph that was run."""
+
+    run: _Run
+    durations_us: NDArray[np.float64]
+    graph: bytes
+
+
+def _profiled(model: bytes, feed: Mapping[str, Array], threads: int, count: int) -> _Profiled:
+    """So many runs under the profiler, whose file is read and deleted."""
     with tempfile.TemporaryDirectory(prefix="edgeasr-profile-") as folder:
         options = session_options(threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder, "profile"))
         options.optimized_model_filepath = str(Path(folder, "executed.onnx"))
         session = open_session(model, options)
-        for _ in range(WARM_UP + count):
+        for _ in range(_WARM_UP + count):
             session.run(None, feed)
-        events = json.loads(Path(session.end_profiling()).read_bytes())
-        executed = Path(folder, "executed.onnx").read_bytes()
-    return _runs(events)[WARM_UP:], executed
+        runs = _runs(json.loads(Path(session.end_profiling()).read_bytes()))[_WARM_UP:]
+        graph = Path(folder, "executed.onnx").read_bytes()
+    return _Profiled(runs[0], np.array([[event.duration_us for event in run] for run in runs]), graph)
 
 
 def _runs(events: Iterable[Mapping[str, Any]]) -> list[_Run]:
@@ -194,23 +202,18 @@ def _shapes(listed: Iterable[Mapping[str, Sequence[int]]]) -> tuple[Described, .
     return tuple((dtype, tuple(shape)) for one in listed for dtype, shape in one.items())
 
 
-def _calm_runs(runs: Sequence[_Run]) -> list[_Run]:
-    """Those that took least in all; operators that were interrupted count as what they usually take."""
-    durations = np.array([[event.duration_us for event in run] for run in runs])
-    usual = np.median(durations, axis=0)
-    durations = np.where(durations > _INTERRUPTED * usual, usual, durations)
-    calm = np.argsort(durations.sum(axis=1), kind="stable")[: max(1, round(CALM_RUNS * len(runs)))]
-    return [
-        [replace(event, duration_us=float(took)) for event, took in zip(runs[i], durations[i], strict=True)]
-        for i in calm
-    ]
+def _shown_us(durations_us: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What operators usually take under the profiler: of runs (R, operators) those that took least in all count.
 
-
-def _middle_mean(times_us: Sequence[float]) -> float:
-    """Of the middle half: one would be a median, if the profiler's clock had more than whole microseconds."""
-    ordered = sorted(times_us)
-    quarter = len(ordered) // 4
-    return float(np.mean(ordered[quarter : len(ordered) - quarter]))
+    An operator that was interrupted counts as what it takes at the median. Of the runs that count the middle half has
+    a mean: one would be a median, if the profiler's clock had more than whole microseconds.
+    """
+    usual = np.median(durations_us, axis=0)
+    durations_us = np.where(durations_us > _INTERRUPTED * usual, usual, durations_us)
+    calm = np.argsort(durations_us.sum(axis=1), kind="stable")[: max(1, round(_CALM_RUNS * len(durations_us)))]
+    ordered, quarter = np.sort(durations_us[calm], axis=0), len(calm) // 4
+    shown: NDArray[np.float64] = ordered[quarter : len(calm) - quarter].mean(axis=0)
+    return shown
 
 
 def _in_order(run: _Run, nodes: Sequence[GraphNode]) -> list[int]:
@@ -221,21 +224,26 @@ def _in_order(run: _Run, nodes: Sequence[GraphNode]) -> list[int]:
     return [of_name[event.name].popleft() for event in run]
 
 
-def _stops(shown_us: NDArray[np.float64], count: int) -> list[int]:
-    """Where stretches of about the same time end: how many operators have run by then, rising, the last one all."""
+def _stops(shown_us: NDArray[np.float64], count: int, longest: int) -> list[int]:
+    """Where stretches end: how many operators have run by then, rising, the last one all.
+
+    So many take about the same time by the profiler, but for the longest operators, which are cut out of them.
+    """
     share = np.cumsum(shown_us) / shown_us.sum()
-    inner = np.searchsorted(share, np.arange(1, count) / count) + 1
-    return sorted({*(int(stop) for stop in inner if stop < len(shown_us)), len(shown_us)})
+    equal = np.searchsorted(share, np.arange(1, count) / count) + 1
+    alone = np.argsort(-shown_us, kind="stable")[:longest]
+    stops = {int(stop) for stop in (*equal, *alone, *(alone + 1))}
+    return sorted({stop for stop in stops if 0 < stop < len(shown_us)} | {len(shown_us)})
 
 
-def _divided(
+def _shared_out(
     stretches_us: NDArray[np.float64], stops: Sequence[int], shown_us: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """The time of each stretch over its operators, by what the profiler says beyond the least that it says of any."""
     own_us = np.maximum(_LEAST_US, shown_us - shown_us.min())
     parts = np.split(own_us, stops[:-1])
-    divided = [time_us * part / part.sum() for time_us, part in zip(stretches_us, parts, strict=True)]
-    return np.concatenate(divided, dtype=np.float64)
+    shares = [time_us * part / part.sum() for time_us, part in zip(stretches_us, parts, strict=True)]
+    return np.concatenate(shares, dtype=np.float64)
 
 
 def _operators(

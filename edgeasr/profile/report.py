@@ -26,7 +26,7 @@ from edgeasr.profile.sensors import Readings
 from edgeasr.profile.traffic import ChunkTraffic, chunk_traffic, recommended
 from edgeasr.recognizer import Recognizer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)

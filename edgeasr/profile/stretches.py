@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edgeasr.backends.onnxruntime import session_options
 from edgeasr.errors import BundleError
 from edgeasr.profile.onnx_reader import up_to
 
@@ -25,22 +26,19 @@ CALM_TIMES = 0.1
 _TURNS = 2
 
 
-def session_options(threads: int) -> Any:
-    """As `edgeasr.backends.onnxruntime` has them."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return options
-
-
 def open_session(model: bytes, options: Any) -> Any:
     """errors: BundleError for a file that ONNX Runtime cannot load"""
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise BundleError(f"ONNX Runtime cannot load the model ({error}): export the bundle again") from error
+
+
+class Executed(NamedTuple):
+    """A graph as the runtime runs it, after its own fusions. order: numbers of its operators, in which they run"""
+
+    graph: bytes
+    order: Sequence[int]
 
 
 class BoundGraph:
@@ -71,23 +69,33 @@ class BoundGraph:
         return [(after - before) * 1e6 for before, after in pairwise(marks)]
 
 
-def stretch_times_us(
-    executed: bytes, order: Sequence[int], stops: Sequence[int], feed: Mapping[str, Array], threads: int, runs: int
-) -> NDArray[np.float64]:
-    """What each stretch takes, (S,), 0 or more.
+class Timed(NamedTuple):
+    """whole_us: of a run of the graph as its file has it; stretches_us: (S,), 0 or more, of each stretch"""
 
-    executed: the graph as the runtime runs it, after its own fusions
-    order:    numbers of its operators, in which they run
-    stops:    how many of them have run where each stretch ends, rising
-    runs:     of each graph in each turn
+    whole_us: float
+    stretches_us: NDArray[np.float64]
+
+
+def timed_stretches(
+    model: bytes, executed: Executed, stops: Sequence[int], feed: Mapping[str, Array], threads: int, runs: int
+) -> Timed:
+    """What a graph takes, and each of its stretches; what a run costs before any operator is part of the first.
+
+    stops: how many operators have run where each stretch ends, rising
+    runs:  of each graph in each turn
     """
     options = session_options(threads)
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    graphs = [up_to(executed, order[:stop]) for stop in stops]
-    ends = np.min([[_time_us(open_session(graph, options), feed, runs) for graph in graphs] for _ in range(_TURNS)], 0)
+    as_it_is = session_options(threads)
+    as_it_is.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    ends_us, whole_us = np.full(len(stops), np.inf), np.inf
+    for _ in range(_TURNS):
+        for i, stop in enumerate(stops):
+            session = open_session(up_to(executed.graph, executed.order[:stop]), as_it_is)
+            ends_us[i] = min(ends_us[i], _time_us(session, feed, runs))
+        whole_us = min(whole_us, _time_us(open_session(model, options), feed, runs))
     # A graph that goes on takes no less: what seems to was disturbed at its earlier end.
-    rising = np.minimum.accumulate(ends[::-1])[::-1]
-    return np.diff(rising, prepend=0.0)
+    rising = np.minimum.accumulate(ends_us[::-1])[::-1]
+    return Timed(whole_us, np.diff(rising, prepend=0.0))
 
 
 def _time_us(session: Any, feed: Mapping[str, Array], runs: int) -> float:

@@ -66,8 +66,10 @@ def restore_run(path: Path, run: RunState, config: FrozenConfig, processes: int)
             f"{path} was saved in {saved_processes} processes, this run has {processes}: go on with --processes "
             f"{saved_processes}, or {_start_anew(path)}"
         )
-    if progress.get("config", config.to_dict()) != config.to_dict():
-        raise ConfigError(f"{path} has {_difference(progress['config'], config.to_dict())}: {_start_anew(path)}")
+    # The first version had it under another name, or not at all.
+    difference = _difference(progress.get("config", progress.get("model", {})), config.to_dict())
+    if difference:
+        raise ConfigError(f"{path} has {difference}: {_start_anew(path)}")
     try:
         run.module.load_state_dict(_under("model.", tensors))
         for name, tensor in run.average.items():
@@ -87,15 +89,15 @@ def _start_anew(path: Path) -> str:
 
 
 def _difference(saved: Mapping[str, object], wanted: Mapping[str, object], prefix: str = "") -> str:
-    """The first setting that differs."""
-    for name in sorted(saved.keys() | wanted.keys()):
-        a, b = saved.get(name), wanted.get(name)
+    """The first setting that differs, "" for none; what was not yet a setting when it was saved does not."""
+    for name in sorted(saved):
+        a, b = saved[name], wanted.get(name)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            if a != b:
-                return _difference(a, b, f"{name}.")
+            if found := _difference(a, b, f"{prefix}{name}."):
+                return found
         elif a != b:
             return f"{prefix}{name} {a}, this run {b}"
-    return "other settings"
+    return ""
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

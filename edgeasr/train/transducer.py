@@ -92,6 +92,11 @@ class TransducerJob:
         )
         for what, path in (("text", self.text), ("dictionary", self.dictionary)):
             require(path.is_file(), f"got the {what} {path}, where no file is: check the path")
+        given = [path for path in (self.start, *(one.path for one in self.teachers)) if path is not None]
+        require(
+            all(path.resolve() != self.output.resolve() for path in given),
+            f"got {self.output}, which this run writes, as what it begins with or is taught by: copy it",
+        )
         require(
             not self.teachers or self.config.lattice.steps > 0,
             "got teachers and no steps on nearby alignments, in which they teach: wanted lattice.steps",
@@ -126,18 +131,20 @@ class TransducerJob:
 
     @property
     def settings(self) -> RunSettings:
-        """What must stay as it is while a run goes on."""
-        taught = (f"{_sha256(one.path)} {one.weight}" for one in self.teachers)
-        return RunSettings(self.config, _sha256(self.start) if self.start else "", tuple(taught))
+        """What must stay as it is while a run goes on; when it says and saves something need not."""
+        training = replace(self.config, log_every=1, save_every=1, evaluate_every=1)
+        whole = sum(one.weight for one in self.teachers)
+        taught = sorted(f"{_sha256(one.path)} {one.weight / whole:.4g}" for one in self.teachers)
+        return RunSettings(training, _sha256(self.start) if self.start else "none", tuple(taught))
 
 
 @dataclass(frozen=True)
 class RunSettings(FrozenConfig):
-    """Files by their hashes."""
+    """teachers_sha256: each with its weight, all of which sum to one"""
 
     training: TransducerConfig
-    start: str
-    teachers: tuple[str, ...]
+    start_sha256: str
+    teachers_sha256: tuple[str, ...]
 
 
 def _sha256(path: Path) -> str:
@@ -355,10 +362,9 @@ def _run(job: TransducerJob, place: Place, observer: Observer) -> Outcome:
 
 
 def _count(text: str) -> int:
-    count = int(text)
-    if count < 0:
-        raise argparse.ArgumentTypeError(f"got {count}, wanted 0 or more")
-    return count
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"got {text}, wanted a whole number, 0 or more")
+    return int(text)
 
 
 def _weight(text: str) -> float:

@@ -20,6 +20,8 @@ from edgeasr.train.transducer_config import HeadConfig
 from edgeasr.transducer import Transducer
 
 _BLANK_ID = 0
+# Share of a projection that is not for the output of the encoder: rounding makes some 2e-4, another encoder 0.8.
+_OF_ANOTHER = 0.02
 
 
 class ReadOutHead(nn.Module):
@@ -174,7 +176,7 @@ class TransducerHead(ReadOutHead):
     def take(self, given: Transducer) -> None:
         """The weights of a transducer on the same encoder: the opposite of `to_transducer`.
 
-        raises: ConfigError for one of other sizes
+        raises: ConfigError for one of other sizes, or on another encoder
         """
         sizes = replace(HeadConfig.of(given), dropout=self.config.dropout)
         require(
@@ -183,7 +185,14 @@ class TransducerHead(ReadOutHead):
             f"{self.config}: take one that was trained alike",
         )
         emission = _doubles(self.emission_weight)
-        _set(self.projection.weight, given.projection.T.astype(np.float64) @ (emission - emission.mean(axis=0)))
+        centred, projection = emission - emission.mean(axis=0), given.projection.astype(np.float64)
+        # What it makes of emissions depends on nothing but the output that they are made of.
+        there = centred @ (np.linalg.pinv(centred) @ projection)
+        require(
+            bool(np.linalg.norm(projection - there) <= _OF_ANOTHER * np.linalg.norm(projection)),
+            "got a transducer of another encoder, wanted one that was trained with this checkpoint: take that",
+        )
+        _set(self.projection.weight, projection.T @ centred)
         _set(self.projection.bias, given.absent)
         _set(self.acoustic.weight, given.acoustic.T)
         _set(self.acoustic.bias, given.bias)

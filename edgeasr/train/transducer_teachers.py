@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from edgeasr.array_files import refuse_other_kind
 from edgeasr.config import require
 from edgeasr.errors import BundleError
 from edgeasr.train.transducer_config import HeadConfig
@@ -69,6 +70,7 @@ class Teachers:
 
 def read_transducer(path: Path) -> Transducer:
     """raises: BundleError for a file that is missing, damaged or something else"""
+    refuse_other_kind(path, "transducer")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -77,7 +79,7 @@ def read_transducer(path: Path) -> Transducer:
 
 
 def head_of(transducer: Transducer, emission: nn.Linear) -> TransducerHead:
-    """The same in torch, on the encoder of `emission`. raises: ConfigError for one of other tokens"""
+    """The same in torch, on the encoder of `emission`. raises: ConfigError for one that was trained on another"""
     head = TransducerHead(emission, HeadConfig.of(transducer)).to(emission.weight.device)
     head.take(transducer)
     return head
