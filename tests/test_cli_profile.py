@@ -130,7 +130,7 @@ def test_what_is_no_profile_is_refused(two, tmp_path):
     (tmp_path / "notes.json").write_text("{}")
     code, out, err = edgeasr("profile", "--compare", two[0], tmp_path / "notes.json")
     assert (code, out) == (2, "")
-    assert "wanted a profile of format 1" in err
+    assert "wanted a profile of format 2" in err
 
 
 @pytest.mark.parametrize("option", ["--latency-ms", "--seconds"])

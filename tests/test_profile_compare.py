@@ -51,6 +51,7 @@ def test_a_report_is_read_back(tmp_path):
     [
         ("{", "cannot read a profile"),
         ("[]", "of format None"),
+        ('{"format_version": 1}', "of format 1"),
         ('{"format_version": 99}', "of format 99"),
         ("\x00", "cannot read"),
     ],
@@ -69,7 +70,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 
 def test_what_a_profile_lacks_is_named_once(tmp_path):
     path = tmp_path / "a.json"
-    path.write_text('{"format_version": 1}')
+    path.write_text('{"format_version": 2}')
     with pytest.raises(ProfileError, match=r"without model, artefact, .*machine, step, run, peaks, wanted a whole"):
         read_report(path)
     part = report()
