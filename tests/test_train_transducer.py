@@ -414,7 +414,8 @@ def test_two_processes_share_the_work(straight, trained, tmp_path):
     lattice = replace(CONFIG.lattice, steps=60, peak_rate=3e-3)
     config = replace(CONFIG, text=text, lattice=lattice, steps=40, evaluate_every=40)
     lines: list[str] = []
-    outcome = train(job(SimpleNamespace(recipe=two), tmp_path, config, text=straight.job.text), lines.append)
+    given = {"text": straight.job.text, "teachers": (Teacher(straight.job.output),)}
+    outcome = train(job(SimpleNamespace(recipe=two), tmp_path, config, **given), lines.append)
     assert outcome.finished
     assert len(list((tmp_path / "run" / "speech").glob("*.safetensors"))) == 2
     ones = sorted((straight.folder / "run" / "sentences").glob("*.safetensors"))
