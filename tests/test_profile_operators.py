@@ -168,6 +168,13 @@ def test_disturbed_runs_do_not_count():
     assert operators._shown_us(middle) == pytest.approx([2.5])
 
 
+def test_operators_of_less_than_a_microsecond_take_some_time():
+    shown_us = operators._shown_us(np.zeros((4, 3)))
+    assert (shown_us > 0).all()
+    assert operators._stops(shown_us, 3, 0) == [1, 2, 3]
+    assert operators._shared_out(np.array([3.0]), [3], shown_us) == pytest.approx([1.0, 1.0, 1.0])
+
+
 def test_an_interrupted_operator_counts_as_what_it_usually_takes():
     runs = np.array([(5, 5, 5), (6, 6, 6), (4, 4, 900), (6, 6, 7)], float)
     assert operators._shown_us(runs) == pytest.approx([4.0, 4.0, 6.5])

@@ -212,7 +212,8 @@ def _shown_us(durations_us: NDArray[np.float64]) -> NDArray[np.float64]:
     durations_us = np.where(durations_us > _INTERRUPTED * usual, usual, durations_us)
     calm = np.argsort(durations_us.sum(axis=1), kind="stable")[: max(1, round(_CALM_RUNS * len(durations_us)))]
     ordered, quarter = np.sort(durations_us[calm], axis=0), len(calm) // 4
-    shown: NDArray[np.float64] = ordered[quarter : len(calm) - quarter].mean(axis=0)
+    # The clock shows nothing of less than a microsecond.
+    shown: NDArray[np.float64] = np.maximum(_LEAST_US, ordered[quarter : len(calm) - quarter].mean(axis=0))
     return shown
 
 
