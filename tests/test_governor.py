@@ -108,10 +108,11 @@ class TestRecognizer:
             found = words(mixed[len(before) :])
             wanted = [word for word in words(quick) if word[1] >= changed.end - 0.001]
             assert all(earlier[1] < later[1] for earlier, later in pairwise(found))
-            # The first word is heard without what was said before, by which another may be likelier, or none.
-            assert {start for _, start in {*found} ^ {*wanted}} <= {
-                start for _, start in [*found[:1], *wanted[:1]] if start < changed.end + 0.5
-            }
+            # The first word is heard without what was said before, by which another may be likelier, or none; and so
+            # may what a later word is, but not that there is one.
+            firsts = {start for _, start in [*found[:1], *wanted[:1]] if start < changed.end + 0.5}
+            assert {start for _, start in found} ^ {start for _, start in wanted} <= firsts
+            assert len({start for _, start in {*found} ^ {*wanted}} - firsts) <= 2
 
     def test_at_random_rungs_keeps_every_promise_of_a_transcript(self, model, paused):
         rng = np.random.default_rng(1)

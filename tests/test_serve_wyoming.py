@@ -479,7 +479,9 @@ def test_the_command_serves_it_beside_the_rest(tmp_path):
 
             assert run(talk()) == "abc de"
             process.terminate()
-            assert (process.wait(60), process.stderr.read(), path.exists()) == (0, "", False)
+            assert (process.wait(60), path.exists()) == (0, False)
+            # Whether it has heard by then that the client is gone is chance.
+            assert process.stderr.read() in {"", "edgeasr: ending 1 stream, Ctrl-C to end at once\n"}
         finally:
             if process.poll() is None:
                 process.kill()
