@@ -2,8 +2,8 @@
 
 ONNX Runtime's own profiler tells which operators run, on what, and for how long. It describes each operator's tensors
 while its clock runs, which takes longer than most of our operators do, and what that drives out of the caches the next
-operator has to fetch again: what it says of all of them together is more than twice the step. So the longest operators,
-and stretches of a dozen others, are timed without it (`stretches.py`), and a stretch's time is only shared out by its.
+operator has to fetch again: what it says of all of them together is more than twice the step. So stretches of a dozen
+operators, or of a long one, are timed without it (`stretches.py`), and a stretch's time is only shared out by its.
 """
 
 from __future__ import annotations
