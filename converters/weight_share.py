@@ -6,7 +6,7 @@ import json
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
-from edgeasr.profile.onnx_reader import read_onnx
+from edgeasr.onnx_reader import read_onnx
 
 Constant = tuple[bool, int]  # whether it is in fp32, and its bytes
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgeasr.cli import profile as profile_command
 from edgeasr.profile import model_profile, profiler
-from edgeasr.profile.onnx_reader import read_onnx
+from edgeasr.onnx_reader import read_onnx
 from edgeasr.profile.operators import Effort
 from edgeasr.recognizer import load_model
 

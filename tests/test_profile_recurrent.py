@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 
 from edgeasr.errors import ConfigError
-from edgeasr.profile.onnx_reader import read_onnx
+from edgeasr.onnx_reader import read_onnx
 from edgeasr.profile.operators import Effort, profile_graph
 from edgeasr.profile.recurrent import KINDS, RECURRENT_LAYERS, baseline
 

@@ -47,7 +47,7 @@ def _missing(provider: str, why: str) -> ExtraMissingError:
 
 def _tensorrt_options(model: Path | bytes) -> dict[str, str]:
     """Engines are built at the first start, which takes minutes, and kept by the hash of their graph."""
-    from edgeasr.profile.onnx_reader import read_onnx  # protobuf, which the processor does without
+    from edgeasr.onnx_reader import read_onnx  # protobuf, which the processor does without
 
     content = read_onnx(model)
     halves = any(one.dtype == "float16" for one in content.initializers.values())

@@ -16,7 +16,7 @@ from edgeasr.backends.cuda_runtime import CudaRuntime
 from edgeasr.backends.engine_cache import StoredEngine, require_match, stored_engine
 from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.errors import AcceleratorError, ExtraMissingError
-from edgeasr.profile.onnx_reader import OnnxContent, read_onnx
+from edgeasr.onnx_reader import OnnxContent, read_onnx
 
 Arrays = dict[str, NDArray[np.generic]]
 Specs = Mapping[str, TensorSpec]

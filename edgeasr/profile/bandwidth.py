@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeasr.errors import ProfileError
+from edgeasr.native_code import NativeCodeError
 from edgeasr.profile.native import KERNELS, native_kernels
 
 Array = NDArray[np.float64]
@@ -138,7 +139,7 @@ def best_kernels(folder: Path) -> tuple[Kernels, tuple[str, ...]]:
     """The kernels in C where they can be compiled, and what is missing where not. folder: where the library is kept"""
     try:
         return native_kernels(folder), ()
-    except ProfileError as error:
+    except NativeCodeError as error:
         smallest = readable_bytes(NumpyKernels.smallest_bytes)
         return NumpyKernels(), (f"triad, and bandwidth below {smallest}: wanted kernels in C, {error}",)
 

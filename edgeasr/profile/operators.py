@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeasr.backends.onnxruntime import OnnxGraph, session_options
-from edgeasr.profile.onnx_reader import GraphNode, Initializer, OnnxContent, read_onnx, with_names
+from edgeasr.onnx_reader import GraphNode, Initializer, OnnxContent, read_onnx, with_names
 from edgeasr.profile.stretches import Executed, open_session, timed_stretches
 from edgeasr.profile.work import VIEWS, Kind, OperatorWork, Tensor, operator_work
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgeasr.backends.onnxruntime import session_options
 from edgeasr.errors import BundleError
-from edgeasr.profile.onnx_reader import up_to
+from edgeasr.onnx_reader import up_to
 
 Array = NDArray[np.generic]
 

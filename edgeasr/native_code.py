@@ -1,0 +1,94 @@
+"""C of this package, compiled where it runs: only there does the compiler know the processor's vectors."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from edgeasr.errors import EdgeasrError
+
+_COMPILERS = ("cc", "gcc", "clang")
+_FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC", "-pthread")
+# A compiler for Arm may know only the second; any knows none.
+_TUNINGS = (("-march=native",), ("-mcpu=native",), ())
+_COMPILE_S = 120
+
+
+class NativeCodeError(EdgeasrError):
+    """C that cannot be compiled here, or not be loaded."""
+
+
+def load_native(name: str, source: str, folder: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """The library of a source kept in `folder`, compiled if it is not there; in a temporary folder where it cannot be
+    kept.
+
+    name:   of the source, for file names and messages
+    flags:  for the compiler, beyond the usual ones
+    errors: NativeCodeError without a compiler, or where it cannot compile the source
+    """
+    compiler = _compiler()
+    kept = folder / f"{name}-{_digest(source, compiler, flags)}.so"
+    if kept.is_file():
+        try:
+            return _loaded(kept)
+        except NativeCodeError:
+            pass  # of another machine or half written: compiled again below
+    with tempfile.TemporaryDirectory() as made:
+        library = Path(made, f"{name}.so")
+        _compile(compiler, name, source, flags, library)
+        try:
+            _keep(library, kept)
+        except OSError:
+            return _loaded(library)
+        return _loaded(kept)
+
+
+def _loaded(library: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(library))
+    except OSError as error:
+        raise NativeCodeError(f"cannot load {library} ({error}): delete it, it will be compiled again") from error
+
+
+def _compiler() -> str:
+    for name in filter(None, (os.environ.get("CC"), *_COMPILERS)):
+        if path := shutil.which(name):
+            return path
+    raise NativeCodeError(f"found no C compiler ({', '.join(_COMPILERS)}): apt-get install gcc libc6-dev")
+
+
+def _digest(source: str, compiler: str, flags: tuple[str, ...]) -> str:
+    """Of what the library depends on; the folder may be shared between machines, so the processor is part of it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
+    features = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    made_of = "\0".join((source, compiler, *_FLAGS, *flags, os.uname().machine, features))
+    return hashlib.sha256(made_of.encode()).hexdigest()[:16]
+
+
+def _compile(compiler: str, name: str, source: str, flags: tuple[str, ...], library: Path) -> None:
+    said = ""
+    for tuning in _TUNINGS:
+        command = [compiler, *_FLAGS, *flags, *tuning, "-x", "c", "-", "-o", str(library), "-lm"]
+        try:
+            done = subprocess.run(
+                command, input=source, capture_output=True, text=True, timeout=_COMPILE_S, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise NativeCodeError(f"{compiler} does not run ({error})") from error
+        if done.returncode == 0:
+            return
+        said = next(iter(done.stderr.strip().splitlines()), f"exit code {done.returncode}")
+    raise NativeCodeError(f"{compiler} cannot compile {name}.c ({said}): apt-get install gcc libc6-dev")
+
+
+def _keep(library: Path, kept: Path) -> None:
+    kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=kept.parent, suffix=".so", delete=False) as aside:
+        aside.write(library.read_bytes())
+    Path(aside.name).replace(kept)
