@@ -6,8 +6,8 @@ from runpy import run_path
 import pytest
 
 from edgeasr.cli import profile as profile_command
-from edgeasr.profile import model_profile, profiler
 from edgeasr.onnx_reader import read_onnx
+from edgeasr.profile import model_profile, profiler
 from edgeasr.profile.operators import Effort
 from edgeasr.recognizer import load_model
 

@@ -9,8 +9,8 @@ from edgeasr.backends import load_graph
 from edgeasr.backends.choice import backends_of, chosen_artefact
 from edgeasr.backends.engine_cache import engine_folder, graph_sha256
 from edgeasr.errors import AcceleratorError, BundleError, ConfigError, ExtraMissingError, ProfileError
-from edgeasr.profile.model_profile import profile_model
 from edgeasr.onnx_reader import read_onnx
+from edgeasr.profile.model_profile import profile_model
 from edgeasr.profile.onnx_writer import Node, Value, serialised
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from edgeasr.errors import BundleError
-from edgeasr.profile import operators
 from edgeasr.onnx_reader import GraphNode, read_onnx, with_names
+from edgeasr.profile import operators
 from edgeasr.profile.onnx_writer import Node, Value, serialised
 from edgeasr.profile.operators import Effort, profile_graph
 from edgeasr.profile.recurrent import baseline

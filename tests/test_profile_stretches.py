@@ -3,8 +3,8 @@ import pytest
 
 from edgeasr.backends.onnxruntime import session_options
 from edgeasr.errors import BundleError
-from edgeasr.profile import stretches
 from edgeasr.onnx_reader import read_onnx, up_to
+from edgeasr.profile import stretches
 from edgeasr.profile.onnx_writer import Node, Value, serialised
 from edgeasr.profile.stretches import BoundGraph, Executed, calm_mean, open_session, timed_stretches
 
