@@ -7,31 +7,65 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
+from numpy.typing import NDArray
 
 from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.errors import BundleError
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
-_SCALARS = {"int32": _FIELD.TYPE_INT32, "int64": _FIELD.TYPE_INT64, "string": _FIELD.TYPE_STRING}
+_SCALARS = {
+    "int32": _FIELD.TYPE_INT32,
+    "int64": _FIELD.TYPE_INT64,
+    "float": _FIELD.TYPE_FLOAT,
+    "string": _FIELD.TYPE_STRING,
+    "bytes": _FIELD.TYPE_BYTES,
+}
 # Message, then field: (number, type), "*" for a repeated one.
 _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
-    "Model": {"graph": (7, "Graph")},
+    "Model": {"graph": (7, "Graph"), "metadata_props": (14, "*Entry")},
+    "Entry": {"key": (1, "string"), "value": (2, "string")},
     "Graph": {"node": (1, "*Node"), "initializer": (5, "*Tensor"), "input": (11, "*Value"), "output": (12, "*Value")},
-    "Node": {"input": (1, "*string"), "output": (2, "*string"), "name": (3, "string"), "op_type": (4, "string")},
-    "Tensor": {"dims": (1, "*int64"), "data_type": (2, "int32"), "name": (8, "string")},
+    "Node": {
+        "input": (1, "*string"),
+        "output": (2, "*string"),
+        "name": (3, "string"),
+        "op_type": (4, "string"),
+        "attribute": (5, "*Attribute"),
+    },
+    "Attribute": {
+        "name": (1, "string"),
+        "f": (2, "float"),
+        "i": (3, "int64"),
+        "s": (4, "bytes"),
+        "floats": (7, "*float"),
+        "ints": (8, "*int64"),
+        "type": (20, "int32"),
+    },
+    "Tensor": {
+        "dims": (1, "*int64"),
+        "data_type": (2, "int32"),
+        "float_data": (4, "*float"),
+        "int32_data": (5, "*int32"),
+        "int64_data": (7, "*int64"),
+        "name": (8, "string"),
+        "raw_data": (9, "bytes"),
+    },
     "Value": {"name": (1, "string"), "type": (2, "Type")},
     "Type": {"tensor_type": (1, "TensorType")},
     "TensorType": {"elem_type": (1, "int32"), "shape": (2, "Shape")},
     "Shape": {"dim": (1, "*Dimension")},
     "Dimension": {"dim_value": (1, "int64"), "dim_param": (2, "string")},
 }
+# Numbers of AttributeProto.AttributeType, and the field that holds the value; others are not read.
+_ATTRIBUTES = {1: "f", 2: "i", 3: "s", 6: "floats", 7: "ints"}
 # Numbers of TensorProto.DataType: the type as numpy names it, and the bits of an element.
 _DTYPES = {
     1: ("float32", 32),
@@ -67,17 +101,21 @@ class GraphNode:
     op_type: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict, compare=False)  # numbers, strings as bytes, tuples
 
 
 @dataclass(frozen=True)
 class OnnxContent:
-    """A graph. inputs, outputs: names of what the whole graph reads and gives; specs: their sizes and types"""
+    """A graph. inputs, outputs: names of what the whole graph reads and gives; specs: their sizes and types; metadata:
+    what the file says besides
+    """
 
     nodes: tuple[GraphNode, ...]
     initializers: Mapping[str, Initializer]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     specs: Mapping[str, TensorSpec]
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def weight_bytes(self) -> int:
@@ -88,14 +126,22 @@ class OnnxContent:
 def read_onnx(model: Path | bytes) -> OnnxContent:
     """Read a model. errors: BundleError for what is none"""
     name = "the model" if isinstance(model, bytes) else str(model)
-    graph = _parsed(model, name).graph
+    parsed = _parsed(model, name)
+    graph = parsed.graph
     return OnnxContent(
-        tuple(GraphNode(node.name, node.op_type, tuple(node.input), tuple(node.output)) for node in graph.node),
+        tuple(map(_node, graph.node)),
         {tensor.name: _initializer(tensor, name) for tensor in graph.initializer},
         tuple(value.name for value in graph.input),
         tuple(value.name for value in graph.output),
         {value.name: _spec(value) for value in (*graph.input, *graph.output)},
+        {entry.key: entry.value for entry in parsed.metadata_props},
     )
+
+
+def constants(model: Path | bytes) -> dict[str, NDArray[Any]]:
+    """What the constants of a model hold, by their names. errors: BundleError for what is no model, or damaged"""
+    name = "the model" if isinstance(model, bytes) else str(model)
+    return {tensor.name: _array(tensor, name) for tensor in _parsed(model, name).graph.initializer}
 
 
 def with_names(model: Path | bytes) -> bytes:
@@ -142,6 +188,27 @@ def _parsed(model: Path | bytes, name: str) -> Any:
     if not parsed.graph.node:
         raise BundleError(f"got {name} without operators, wanted an ONNX model: export the bundle again")
     return parsed
+
+
+def _node(node: Any) -> GraphNode:
+    attributes = {}
+    for one in node.attribute:
+        if (held := _ATTRIBUTES.get(one.type)) is not None:
+            value = getattr(one, held)
+            attributes[one.name] = value if held in ("f", "i", "s") else tuple(value)
+    return GraphNode(node.name, node.op_type, tuple(node.input), tuple(node.output), attributes)
+
+
+def _array(tensor: Any, name: str) -> NDArray[Any]:
+    spec = _initializer(tensor, name)
+    try:
+        if tensor.raw_data or not spec.size_bytes:
+            return np.frombuffer(tensor.raw_data, spec.dtype).reshape(spec.shape)
+        # Small ones may lie in lists; 8 and 32 bits share one.
+        given = tensor.float_data or tensor.int64_data or tensor.int32_data
+        return np.array(given, spec.dtype).reshape(spec.shape)
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"constant {tensor.name} of {name} is damaged ({error}): export the bundle again") from error
 
 
 def _spec(value: Any) -> TensorSpec:

@@ -1,0 +1,39 @@
+"""`kernels.c` as a library of this machine."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from importlib.resources import files
+
+from edgeasr.backends.native.plan import Layout
+from edgeasr.native_code import load_native
+from edgeasr.user_cache import cache_folder
+
+# Vectors of roundings and square roots, which nothing here asks about their errors.
+_FLAGS = ("-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
+
+
+class NativeLibrary:
+    """What runs programs.
+
+    flags:  for the compiler, beyond the usual ones
+    errors: NativeCodeError where the library cannot be compiled
+    """
+
+    def __init__(self, flags: tuple[str, ...] = ()) -> None:
+        source = files("edgeasr.backends.native").joinpath("kernels.c").read_text(encoding="utf-8")
+        library = load_native("operators", source, cache_folder() / "native", (*_FLAGS, *flags))
+        self.run = library.edgeasr_native_run
+        pointer = ctypes.c_void_p
+        self.run.argtypes = [pointer, ctypes.c_int64, pointer, pointer, pointer]
+        self.run.restype = ctypes.c_int
+        lanes, channels, eight_bits = (ctypes.c_int64() for _ in range(3))
+        library.edgeasr_native_layout(ctypes.byref(lanes), ctypes.byref(channels), ctypes.byref(eight_bits))
+        self.layout = Layout(lanes.value, channels.value, bool(eight_bits.value))
+
+
+@cache
+def native_library() -> NativeLibrary:
+    """The library of this process. errors: as of NativeLibrary"""
+    return NativeLibrary()

@@ -1,0 +1,112 @@
+"""Programs of a graph, run like a session of ONNX Runtime: inputs and outputs are bound to memory, then it runs."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeasr.backends.native.library import NativeLibrary, native_library
+from edgeasr.backends.native.plan import CONSTANTS, FIRST_OWN, SCRATCH, Plan, aligned, planned
+from edgeasr.bundle_manifest import TensorSpec
+from edgeasr.onnx_reader import constants, read_onnx
+
+Array = NDArray[np.generic]
+# Threads that run at once have scratch memory of their own; so much of it is kept.
+_SPARE_SCRATCHES = 4
+
+
+class NativeSession:
+    """A graph that is ready to run. Threads may share it.
+
+    most:   the largest values of sizes that vary
+    errors: BundleError for what is no model, UnsupportedGraphError for one that `kernels.c` cannot run,
+            NativeCodeError where that cannot be compiled
+    """
+
+    def __init__(
+        self, model: Path | bytes, most: Mapping[str, int] | None = None, library: NativeLibrary | None = None
+    ) -> None:
+        self._library = library or native_library()
+        content = read_onnx(model)
+        self.metadata = content.metadata
+        self.plan: Plan = planned(content, constants(model), self._library.layout, most)
+        self.inputs: dict[str, TensorSpec] = {name: content.specs[name] for name in content.inputs}
+        self.outputs: dict[str, TensorSpec] = {name: content.specs[name] for name in content.outputs}
+        self.numbers = {name: i for i, name in enumerate(self.plan.roots, start=FIRST_OWN)}
+        self.most = dict(most or {})
+        self._scratches: list[NDArray[np.uint8]] = []
+
+    def io_binding(self) -> Binding:
+        """What inputs and outputs are bound to; one that runs at a time."""
+        return Binding(self)
+
+    def run(self, names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
+        """Outputs, in the graph's order, in memory of their own. feed: inputs by name"""
+        binding = self.io_binding()
+        held = [np.ascontiguousarray(feed[name], self.inputs[name].dtype) for name in self.inputs]
+        for name, array in zip(self.inputs, held, strict=True):
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        made = {name: np.empty(spec.shape, spec.dtype) for name, spec in self.plan.outputs.items()}
+        for name, array in made.items():
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self.run_with_iobinding(binding)
+        for name, cut in self.plan.cuts.items():
+            chosen = [slice(None)] * made[name].ndim
+            chosen[cut.axis] = slice(0, int(made[cut.count].reshape(-1)[0]))
+            made[name] = np.ascontiguousarray(made[name][tuple(chosen)])
+        return [made[name] for name in names or self.outputs]
+
+    def run_with_iobinding(self, binding: Binding, times: NDArray[np.int64] | None = None) -> None:
+        """Run on what is bound. times: room for the nanoseconds of each instruction"""
+        try:
+            scratch = self._scratches.pop()
+        except IndexError:
+            scratch = aligned(self.plan.scratch_bytes)
+        binding.roots[SCRATCH] = scratch.ctypes.data
+        status = self._library.run(
+            binding.program,
+            binding.length,
+            binding.roots,
+            binding.sizes,
+            None if times is None else times.ctypes.data,
+        )
+        if len(self._scratches) < _SPARE_SCRATCHES:
+            self._scratches.append(scratch)
+        if status:
+            raise RuntimeError(f"got a program that the library does not know ({status})")
+
+
+class Binding:
+    """Where inputs and outputs of a session lie. Whoever binds an array keeps it."""
+
+    def __init__(self, session: NativeSession) -> None:
+        plan = session.plan
+        self._session = session
+        self.program, self.length = plan.words.ctypes.data, len(plan.words)
+        self.roots = (ctypes.c_void_p * (FIRST_OWN + len(plan.roots)))()
+        self.roots[CONSTANTS] = plan.constants.ctypes.data
+        self.sizes = (ctypes.c_int64 * max(1, len(plan.varying)))()
+
+    def bind_input(self, name: str, device: str, number: int, dtype: Any, shape: Sequence[int], place: int) -> None:
+        """Read an input there. errors: ValueError for one of another size"""
+        del device, number, dtype
+        session = self._session
+        for size, wanted in zip(shape, session.inputs[name].shape, strict=True):
+            if isinstance(wanted, int):
+                if size != wanted:
+                    raise ValueError(f"got {name!r} of {list(shape)}, wanted {list(session.inputs[name].shape)}")
+            elif wanted in session.plan.varying:
+                if size > session.most[wanted]:
+                    raise ValueError(f"got {name!r} of {list(shape)}, wanted {wanted} {session.most[wanted]} at most")
+                self.sizes[session.plan.varying.index(wanted)] = size
+        self.roots[session.numbers[name]] = place
+
+    def bind_output(self, name: str, device: str, number: int, dtype: Any, shape: Sequence[int], place: int) -> None:
+        """Write an output there."""
+        del device, number, dtype, shape
+        self.roots[self._session.numbers[name]] = place
