@@ -23,6 +23,14 @@ class BundleError(EdgeasrError):
     """A model bundle that is missing, damaged, of another format version or not what its manifest says."""
 
 
+class UnsupportedGraphError(BundleError):
+    """A graph with an operator, or a use of one, that a backend does not have."""
+
+
+class NativeCodeError(EdgeasrError):
+    """C of this package that cannot be compiled here, or not be loaded."""
+
+
 class ConfigError(EdgeasrError):
     """A configuration with an unknown key or an impossible value."""
 

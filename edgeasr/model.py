@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeasr.backends import Array, Graph, load_graph
-from edgeasr.backends.choice import chosen_artefact
+from edgeasr.backends.choice import NATIVE, backends_of, chosen_artefact
 from edgeasr.bundle import Bundle
 from edgeasr.bundle_manifest import LanguageModelEntry, TensorSpec
 from edgeasr.config import ModelConfig
-from edgeasr.errors import BundleError, ConfigError
+from edgeasr.errors import BundleError, ConfigError, NativeCodeError, UnsupportedGraphError
 from edgeasr.lexicon_search import WordGraph
 from edgeasr.memory import MemoryKeeper, Rules, Slots
 from edgeasr.tokenizer import Tokenizer
@@ -63,7 +63,9 @@ class AcousticModel:
     """Features in, token log-probabilities out, one chunk at a time. Streams share a model; each has its state.
 
     bundle:  a checked bundle
-    backend: one of edgeasr.backends, or an artefact; None takes what the bundle's default artefact asks for
+    backend: one of edgeasr.backends, or an artefact; None takes what the bundle's default artefact asks for. Where that
+             is ONNX Runtime on one thread, and it was not asked for by its name, C of our own runs in its place if this
+             machine has a compiler
     threads: of the backend's matrix products; one is best for chunks of this size
     errors:  BundleError for a bundle without an artefact for the backend, or whose files are not what its manifest says
     """
@@ -75,8 +77,15 @@ class AcousticModel:
         self._bundle = bundle
         self.tokenizer = Tokenizer(bundle.tokens)
         _check_signature(bundle)
-        self._step = self._load(STEP)
-        self._memory = self._load(MEMORY) if MEMORY in bundle.signature else None
+        if self.backend == "onnxruntime" != backend and threads == 1 and NATIVE in backends_of(self.artefact):
+            self.backend = NATIVE
+        try:
+            self._load_all()
+        except (NativeCodeError, UnsupportedGraphError):
+            if backend == NATIVE:
+                raise
+            self.backend = "onnxruntime"
+            self._load_all()
         self._initial = initial_state(bundle)
 
     @property
@@ -101,6 +110,11 @@ class AcousticModel:
         other.config, other.threads = _step_configs(self._bundle)[part], threads
         other._step = other._load(part)
         return other
+
+    def _load_all(self) -> None:
+        self._step = self._load(STEP)
+        self._kept = [(name, name.removeprefix("next_")) for name in self._step.outputs if name.startswith("next_state.")]
+        self._memory = self._load(MEMORY) if MEMORY in self._bundle.signature else None
 
     def _load(self, part: str) -> Graph:
         graph = load_graph(self.backend, self._bundle.artefact(self.artefact)[part], self.threads, part)
@@ -151,7 +165,9 @@ class AcousticModel:
         """
         keeper = keeper or MemoryKeeper()
         outputs = self._step.run({"features": features[None], **state})
-        next_state = {**state, **next_values(outputs)}
+        next_state = dict(state)
+        for given, kept in self._kept:
+            next_state[kept] = outputs[given]
         phones = outputs["phone_log_probs"][0] if self.config.phone_vocabulary_size else None
         emissions = Emissions(outputs["log_probs"][0], phones)
         if self._memory is not None:

@@ -10,17 +10,13 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from edgeasr.errors import EdgeasrError
+from edgeasr.errors import NativeCodeError
 
 _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC", "-pthread")
 # A compiler for Arm may know only the second; any knows none.
 _TUNINGS = (("-march=native",), ("-mcpu=native",), ())
 _COMPILE_S = 120
-
-
-class NativeCodeError(EdgeasrError):
-    """C that cannot be compiled here, or not be loaded."""
 
 
 def load_native(name: str, source: str, folder: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL:

@@ -20,6 +20,7 @@ Array = NDArray[np.generic]
 _RUNTIMES = ("onnxruntime", "ai_edge_litert", "tflite_runtime")
 # What can be asked for; choice.py has which artefacts each of them runs.
 _KNOWN = (
+    "native",
     "onnxruntime",
     "onnxruntime-cuda",
     "onnxruntime-tensorrt",
@@ -58,6 +59,10 @@ def load_graph(backend: str, model: Path | bytes, threads: int, part: str = "ste
     raises: BundleError for an unknown backend or a file it cannot load, ExtraMissingError for one not installed,
             AcceleratorError for a GPU that cannot be used
     """
+    if backend == "native":
+        from edgeasr.backends.native.graph import NativeGraph
+
+        return NativeGraph(model, threads)
     if backend in ("onnxruntime-cuda", "onnxruntime-tensorrt"):
         from edgeasr.backends.onnxruntime import OnnxGraph
 

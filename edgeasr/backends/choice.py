@@ -9,9 +9,12 @@ from edgeasr.errors import BundleError, ConfigError
 CUDA, ENGINES_OF_ONNXRUNTIME, ENGINES = "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt"
 ON_GPU = (CUDA, ENGINES_OF_ONNXRUNTIME, ENGINES)
 
+# C of our own, which is taken before ONNX Runtime where it can be: see `AcousticModel`.
+NATIVE = "native"
+
 # By the first part of an artefact's kind ("onnx-int8"); the first is taken where none is asked for.
 _BACKENDS = {
-    "onnx": ("onnxruntime", CUDA, ENGINES_OF_ONNXRUNTIME),
+    "onnx": ("onnxruntime", NATIVE, CUDA, ENGINES_OF_ONNXRUNTIME),
     "litert": ("litert",),
     "tflite": ("tflite",),
     "tensorrt": ("onnxruntime", *ON_GPU),
@@ -24,7 +27,9 @@ def backends_of(kind: str) -> tuple[str, ...]:
     """Those that run an artefact, the usual one first; none for a kind that is not known."""
     found = _BACKENDS.get(kind.partition("-")[0], ())
     # Products whose scales are found as they come have no kernels on a GPU: all of them would go back to the processor.
-    return tuple(one for one in found if one not in ON_GPU) if kind == "onnx-int8" else found
+    # Ours are the only ones that are fast in C of our own.
+    others = ON_GPU if kind == "onnx-int8" else (NATIVE,)
+    return tuple(one for one in found if one not in others)
 
 
 def chosen_artefact(bundle: Bundle, backend: str | None) -> tuple[str, str]:

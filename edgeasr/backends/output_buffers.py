@@ -20,6 +20,7 @@ from weakref import ReferenceType, ref
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeasr.backends.preparation import PREPARED
 from edgeasr.backends.windows import Window
 from edgeasr.bundle_manifest import TensorSpec
 
@@ -217,7 +218,7 @@ class _Turn:
         """Read an input where this array lies. own: ids of arrays that live anyway. returns: whether it can be"""
         if not _is_of(array.shape, spec.shape) or array.dtype != spec.dtype or not array.flags.c_contiguous:
             return False
-        if array.nbytes <= COPIED_BYTES and id(array) not in own:
+        if array.nbytes <= COPIED_BYTES and id(array) not in own and not name.startswith(PREPARED):
             self._copy(name, array)
             return True
         self._bind_input(name, array)

@@ -6,6 +6,7 @@ its own inside the file (`edgeasr.converters.preparation`), and its outputs are 
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +21,12 @@ Array = NDArray[np.generic]
 
 METADATA = "edgeasr.preparation"  # in the file: the graph, in base64
 PREPARED = "state.prepared."  # and a number: what it gives and the step reads
+
+
+def prepared_graph(metadata: Mapping[str, str]) -> bytes | None:
+    """The graph of a file's metadata, if there is one."""
+    held = metadata.get(METADATA)
+    return None if held is None else base64.b64decode(held)
 
 
 class Preparation:

@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,9 +80,9 @@ class Window:
         return tuple(int(axis) for axis in np.argsort(self.order))
 
 
-def windows_of(session: Any, inputs: Specs, outputs: Specs) -> tuple[Window, ...]:
-    """The windows of a graph, none where the file says nothing of any. session: an onnxruntime.InferenceSession"""
-    orders = json.loads(session.get_modelmeta().custom_metadata_map.get(METADATA, "{}"))
+def windows_of(metadata: Mapping[str, str], inputs: Specs, outputs: Specs) -> tuple[Window, ...]:
+    """The windows of a graph, none where the file says nothing of any. metadata: what the file says besides"""
+    orders = json.loads(metadata.get(METADATA, "{}"))
     return tuple(
         _window(name, order, inputs[_READ + name], outputs[_GIVEN + name].shape) for name, order in orders.items()
     )

@@ -21,8 +21,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeasr.errors import ProfileError
-from edgeasr.native_code import NativeCodeError
+from edgeasr.errors import NativeCodeError, ProfileError
 from edgeasr.profile.native import KERNELS, native_kernels
 
 Array = NDArray[np.float64]

@@ -51,6 +51,13 @@ enum { ADD, SUB, MUL, DIV, MOD, GREATER, GREATER_OR_EQUAL };
 enum { EXP, LOG, SIGMOID, COS, SIN, CLIP_LOW, CAST };
 enum { SUM, MAX };
 
+// Keeps what is used more than once in a register, where compilers would rather load it again each time.
+#if defined(__AVX512F__)
+#define HOLD(v) __asm__("" : "+v"(v))
+#else
+#define HOLD(v) (void)(v)
+#endif
+
 static inline void *at(const frame_t *f, int64_t place)
 {
     return place < 0 ? NULL : f->roots[place >> 32] + (place & 0xffffffff);
@@ -494,8 +501,11 @@ static inline __attribute__((always_inline)) void dot_rows(int rows, const quant
             sum[r][c] = _mm512_setzero_si512();
     for (int64_t g = 0; g < groups; g++, panel += 4 * PANEL) {
         __m512i w[4];
-        for (int c = 0; c < 4; c++)
+        for (int c = 0; c < 4; c++) {
             w[c] = _mm512_load_si512(panel + 64 * c);
+            HOLD(w[c]);
+            _mm_prefetch(panel + 64 * c + 4096, _MM_HINT_T0);
+        }
         for (int r = 0; r < rows; r++) {
             int32_t four;
             memcpy(&four, x + r * stride + 4 * g, 4);
@@ -719,13 +729,18 @@ static void convolution(const frame_t *f, args_t a)
                         const float *line = x + (i * height + row) * width;
                         for (int64_t z = 0; z < kw; z++, w += CHANNELS) {
                             floats_t each[VECTORS];
-                            for (int v = 0; v < VECTORS; v++)
+                            for (int v = 0; v < VECTORS; v++) {
                                 each[v] = load(w + v * LANES);
+                                HOLD(each[v]);
+                            }
                             const int64_t column = c * right + z - left;
                             if (column >= 0 && column + (POSITIONS - 1) * right < width)
-                                for (int p = 0; p < POSITIONS; p++)
+                                for (int p = 0; p < POSITIONS; p++) {
+                                    floats_t value = all(line[column + p * right]);
+                                    HOLD(value);
                                     for (int v = 0; v < VECTORS; v++)
-                                        sum[p][v] += line[column + p * right] * each[v];
+                                        sum[p][v] += value * each[v];
+                                }
                             else
                                 for (int p = 0; p < POSITIONS; p++) {
                                     const int64_t place = column + p * right;
@@ -801,13 +816,27 @@ static void rotate(const frame_t *f, args_t a)
 }
 
 #define QUERIES 4 // of one tile, side by side in vectors of four
+#define MOST_VECTORS 16 // of a query
 
 typedef float four_t __attribute__((vector_size(16)));
 typedef int32_t picked_t __attribute__((vector_size(16)));
-#if defined(__clang__)
-#define PICK(v, w, ...) __builtin_shufflevector(v, w, __VA_ARGS__)
+
+// Of two vectors, in each group of four lanes: shuffles that every processor has.
+#if LANES == 16
+#define IN_FOURS(OF) OF(0), OF(4), OF(8), OF(12)
+#elif LANES == 8
+#define IN_FOURS(OF) OF(0), OF(4)
 #else
-#define PICK(v, w, ...) __builtin_shuffle(v, w, (picked_t){__VA_ARGS__})
+#define IN_FOURS(OF) OF(0)
+#endif
+#define FIRST_TURNS(i) i, LANES + i, i + 1, LANES + i + 1
+#define LAST_TURNS(i) i + 2, LANES + i + 2, i + 3, LANES + i + 3
+#define FIRST_HALVES(i) i, i + 1, LANES + i, LANES + i + 1
+#define LAST_HALVES(i) i + 2, i + 3, LANES + i + 2, LANES + i + 3
+#if defined(__clang__)
+#define PICK(v, w, OF) __builtin_shufflevector(v, w, IN_FOURS(OF))
+#else
+#define PICK(v, w, OF) __builtin_shuffle(v, w, (mask_t){IN_FOURS(OF)})
 #endif
 
 static inline four_t folded(floats_t v)
@@ -823,10 +852,9 @@ static inline four_t folded(floats_t v)
 // The sums of four vectors, in their order.
 static inline four_t sums_of(floats_t a, floats_t b, floats_t c, floats_t d)
 {
-    const four_t i = folded(a), j = folded(b), k = folded(c), l = folded(d);
-    const four_t x = PICK(i, j, 0, 4, 2, 6) + PICK(i, j, 1, 5, 3, 7);
-    const four_t y = PICK(k, l, 0, 4, 2, 6) + PICK(k, l, 1, 5, 3, 7);
-    return PICK(x, y, 0, 1, 4, 5) + PICK(x, y, 2, 3, 6, 7);
+    const floats_t x = PICK(a, b, FIRST_TURNS) + PICK(a, b, LAST_TURNS);
+    const floats_t y = PICK(c, d, FIRST_TURNS) + PICK(c, d, LAST_TURNS);
+    return folded(PICK(x, y, FIRST_HALVES) + PICK(x, y, LAST_HALVES));
 }
 
 typedef struct {
@@ -835,53 +863,73 @@ typedef struct {
 } segment_t;
 
 // Products of four queries with the keys of one head, for each key side by side; to holds the bias already.
-static inline __attribute__((always_inline)) void score(const float *const *query, int64_t size, const segment_t *s,
-                                                        int64_t head, float factor, float *to)
+// vectors: whole ones of a query
+static inline __attribute__((always_inline)) void score(int vectors, const float *const *query, int64_t size,
+                                                        const segment_t *s, int64_t head, float factor, float *to)
 {
+    floats_t held[QUERIES][MOST_VECTORS];
+    for (int q = 0; q < QUERIES; q++)
+        for (int v = 0; v < vectors; v++)
+            held[q][v] = factor * load(query[q] + v * LANES);
     const float *key = s->key + head * s->head_stride;
     for (int64_t k = 0; k < s->rows; k++, key += s->row_stride, to += QUERIES) {
         floats_t sum[QUERIES];
         for (int q = 0; q < QUERIES; q++)
             sum[q] = (floats_t){0};
-        int64_t d = 0;
-        for (; d + LANES <= size; d += LANES) {
-            const floats_t v = load(key + d);
+        for (int v = 0; v < vectors; v++) {
+            floats_t each = load(key + v * LANES);
+            HOLD(each);
             for (int q = 0; q < QUERIES; q++)
-                sum[q] += v * load(query[q] + d);
+                sum[q] += each * held[q][v];
         }
         four_t scores = sums_of(sum[0], sum[1], sum[2], sum[3]);
-        for (; d < size; d++)
+        for (int64_t d = vectors * LANES; d < size; d++)
             for (int q = 0; q < QUERIES; q++)
-                scores[q] += key[d] * query[q][d];
-        for (int q = 0; q < QUERIES; q++)
-            to[q] += factor * scores[q];
+                scores[q] += factor * key[d] * query[q][d];
+        *(four_t *)to += scores;
     }
+}
+
+static inline four_t larger_four(four_t v, four_t w)
+{
+    const picked_t first = v > w;
+    return (four_t)((first & (picked_t)v) | (~first & (picked_t)w));
 }
 
 // Scores of four queries to weights that are not divided by their sums yet. returns: one over the sums
 static inline four_t weigh(float *scores, int64_t keys)
 {
-    four_t most = *(const four_t *)scores, total = {0};
-    for (int64_t k = 1; k < keys; k++) {
-        const four_t v = *(const four_t *)(scores + QUERIES * k);
-        const picked_t above = v > most;
-        most = (four_t)((above & (picked_t)v) | (~above & (picked_t)most));
+    const int64_t n = QUERIES * keys, wide = n - n % LANES;
+    four_t most = *(const four_t *)scores, parts[LANES / 4];
+    if (wide) {
+        floats_t v = load(scores);
+        for (int64_t i = LANES; i < wide; i += LANES)
+            v = larger(load(scores + i), v);
+        memcpy(parts, &v, sizeof v);
+        for (int i = 0; i < LANES / 4; i++)
+            most = larger_four(parts[i], most);
     }
-    float beside[LANES];
-    for (int i = 0; i < LANES; i++)
-        beside[i] = most[i % QUERIES];
-    const floats_t less = load(beside);
-    int64_t i = 0;
-    for (; i + LANES <= QUERIES * keys; i += LANES) {
+    for (int64_t i = wide; i < n; i += QUERIES)
+        most = larger_four(*(const four_t *)(scores + i), most);
+    floats_t beside, sum = {0};
+    for (int i = 0; i < LANES / 4; i++)
+        parts[i] = most;
+    memcpy(&beside, parts, sizeof beside);
+    for (int64_t i = 0; i < wide; i += LANES) {
         float each[LANES];
-        store(each, load(scores + i) - less);
+        store(each, load(scores + i) - beside);
         for (int l = 0; l < LANES; l++)
-            scores[i + l] = exp_of(each[l]);
+            each[l] = exp_of(each[l]);
+        const floats_t weights = load(each);
+        store(scores + i, weights);
+        sum += weights;
     }
-    for (; i < QUERIES * keys; i++)
-        scores[i] = exp_of(scores[i] - most[i % QUERIES]);
-    for (int64_t k = 0; k < keys; k++)
-        total += *(const four_t *)(scores + QUERIES * k);
+    four_t total = folded(sum);
+    for (int64_t i = wide; i < n; i += QUERIES) {
+        for (int q = 0; q < QUERIES; q++)
+            scores[i + q] = exp_of(scores[i + q] - most[q]);
+        total += *(const four_t *)(scores + i);
+    }
     return 1.0f / total;
 }
 
@@ -896,7 +944,8 @@ static inline __attribute__((always_inline)) void mix(int vectors, const float *
             sum[q][v] = load(to[q] + v * LANES);
     for (int64_t k = 0; k < s->rows; k++, value += s->row_stride, weights += QUERIES)
         for (int v = 0; v < vectors; v++) {
-            const floats_t each = load(value + v * LANES);
+            floats_t each = load(value + v * LANES);
+            HOLD(each);
             for (int q = 0; q < QUERIES; q++)
                 sum[q][v] += weights[q] * each;
         }
@@ -944,7 +993,7 @@ static void attention(const frame_t *f, args_t a)
     float *to = at(f, a[4]);
     const float *query = at(f, a[7]), *bias = at(f, a[10]);
     segment_t segments[2];
-    const int count = (int)a[12];
+    const int count = (int)a[12], whole = (int)(size / LANES < MOST_VECTORS ? size / LANES : MOST_VECTORS);
     int64_t keys = 0;
     for (int i = 0; i < count; i++) {
         args_t of = a + 13 + 5 * i;
@@ -975,10 +1024,14 @@ static void attention(const frame_t *f, args_t a)
             }
             memcpy(scores, beside, (size_t)(QUERIES * keys) * sizeof *scores);
             for (int i = 0; i < count; own += QUERIES * segments[i++].rows)
-                if (size == 48)
-                    score(of, 48, segments + i, h, factor, own);
+                if (whole == VECTORS)
+                    score(VECTORS, of, size, segments + i, h, factor, own);
+                else if (whole == 2 * VECTORS)
+                    score(2 * VECTORS, of, size, segments + i, h, factor, own);
+                else if (whole == 4 * VECTORS)
+                    score(4 * VECTORS, of, size, segments + i, h, factor, own);
                 else
-                    score(of, size, segments + i, h, factor, own);
+                    score(whole, of, size, segments + i, h, factor, own);
             const four_t by = weigh(scores, keys);
             mix_all(scores, by, segments, count, h, size, out, many);
         }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgeasr.backends.native.patterns import Group, grouped
 from edgeasr.bundle_manifest import TensorSpec
-from edgeasr.errors import BundleError
+from edgeasr.errors import UnsupportedGraphError
 from edgeasr.onnx_reader import GraphNode, OnnxContent
 
 # In the order of kernels.c.
@@ -48,10 +48,6 @@ _SEVEN_BITS = 64
 _NOTHING = -1
 
 CONSTANTS, SCRATCH, FIRST_OWN = 0, 1, 2  # roots; inputs and outputs of the graph come behind these
-
-
-class UnsupportedGraphError(BundleError):
-    """A graph with an operator, or a use of one, that `kernels.c` does not have."""
 
 
 class Layout(NamedTuple):

@@ -38,7 +38,16 @@ class NativeSession:
         self.inputs: dict[str, TensorSpec] = {name: content.specs[name] for name in content.inputs}
         self.outputs: dict[str, TensorSpec] = {name: content.specs[name] for name in content.outputs}
         self.numbers = {name: i for i, name in enumerate(self.plan.roots, start=FIRST_OWN)}
-        self.most = dict(most or {})
+        # Of inputs with sizes that vary: the axis, the number of the size, and its largest value.
+        self.varying = {
+            name: [
+                (axis, self.plan.varying.index(size), (most or {})[size])
+                for axis, size in enumerate(spec.shape)
+                if size in self.plan.varying
+            ]
+            for name, spec in self.inputs.items()
+            if any(size in self.plan.varying for size in spec.shape)
+        }
         self._scratches: list[NDArray[np.uint8]] = []
 
     def io_binding(self) -> Binding:
@@ -50,6 +59,8 @@ class NativeSession:
         binding = self.io_binding()
         held = [np.ascontiguousarray(feed[name], self.inputs[name].dtype) for name in self.inputs]
         for name, array in zip(self.inputs, held, strict=True):
+            if not _is_of(array.shape, self.inputs[name].shape):
+                raise ValueError(f"got {name!r} of {list(array.shape)}, wanted {list(self.inputs[name].shape)}")
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         made = {name: np.empty(spec.shape, spec.dtype) for name, spec in self.plan.outputs.items()}
         for name, array in made.items():
@@ -81,6 +92,13 @@ class NativeSession:
             raise RuntimeError(f"got a program that the library does not know ({status})")
 
 
+def _is_of(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    """Whether sizes are those wanted, names for those that vary."""
+    return len(shape) == len(wanted) and all(
+        size == other or isinstance(other, str) for size, other in zip(shape, wanted, strict=True)
+    )
+
+
 class Binding:
     """Where inputs and outputs of a session lie. Whoever binds an array keeps it."""
 
@@ -93,17 +111,13 @@ class Binding:
         self.sizes = (ctypes.c_int64 * max(1, len(plan.varying)))()
 
     def bind_input(self, name: str, device: str, number: int, dtype: Any, shape: Sequence[int], place: int) -> None:
-        """Read an input there. errors: ValueError for one of another size"""
+        """Read an input there, which is as the graph has it. errors: ValueError where a size that varies is too large"""
         del device, number, dtype
         session = self._session
-        for size, wanted in zip(shape, session.inputs[name].shape, strict=True):
-            if isinstance(wanted, int):
-                if size != wanted:
-                    raise ValueError(f"got {name!r} of {list(shape)}, wanted {list(session.inputs[name].shape)}")
-            elif wanted in session.plan.varying:
-                if size > session.most[wanted]:
-                    raise ValueError(f"got {name!r} of {list(shape)}, wanted {wanted} {session.most[wanted]} at most")
-                self.sizes[session.plan.varying.index(wanted)] = size
+        for axis, which, most in session.varying.get(name, ()):
+            if shape[axis] > most:
+                raise ValueError(f"got {name!r} of {list(shape)}, wanted {most} at most along axis {axis}")
+            self.sizes[which] = shape[axis]
         self.roots[session.numbers[name]] = place
 
     def bind_output(self, name: str, device: str, number: int, dtype: Any, shape: Sequence[int], place: int) -> None:
