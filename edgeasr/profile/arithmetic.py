@@ -1,4 +1,4 @@
-"""Peak arithmetic and the cost of an operator, by ONNX Runtime's own kernels: nothing that runs a model is faster.
+"""Peak arithmetic and the cost of an operator, by the kernels that run models: nothing that runs one is faster.
 
 A multiply-add is counted as two operations.
 """
@@ -11,13 +11,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from edgeasr.backends.native.library import native_library
+from edgeasr.backends.native.session import BoundProgram, NativeSession
+from edgeasr.errors import NativeCodeError
 from edgeasr.profile.bandwidth import Progress
+from edgeasr.profile.machine import Costs
 from edgeasr.profile.onnx_writer import Node, Value, serialised
 
 Feed = dict[str, NDArray[np.generic]]
@@ -55,96 +59,110 @@ QUICK = Effort(QUICK_SHAPES, rounds=4, sample_s=0.003, chain=256)
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """What the machine computes, by number of threads, and what operators take on one thread.
-
-    operator_us:       one on a few hundred numbers, the mean of the usual kinds: mostly the runtime's own time.
-                       Between them run products, whose weights push all else out of the first caches
-    tensor_us:         handing a small tensor to the runtime, or taking one from it
-    product_us:        a product in dynamic int8 with a few thousand weights
-    few_rows_gops:     of int8 products with few rows, as a chunk has, whose weights do not stay in the first caches;
-                       beyond product_us
-    operator_gb_per_s: what an operator on larger tensors reads and writes in the time that it takes beyond operator_us
-    """
+    """What the machine computes, by number of threads, in the fastest of the runtimes; and the costs of each."""
 
     fp32_gflops: dict[int, float]
     int8_gops: dict[int, float]
-    operator_us: float
-    tensor_us: float
-    product_us: float
-    few_rows_gops: float
-    operator_gb_per_s: float
+    costs: dict[str, Costs]
 
 
 def measure_arithmetic(
     threads: tuple[int, ...], effort: Effort | None = None, progress: Progress | None = None
 ) -> Arithmetic:
-    """Matrix products in fp32 and in dynamic int8, with constant weights, and chains of tiny operators."""
+    """Matrix products in fp32 and in dynamic int8, with constant weights, and chains of tiny operators.
+
+    Where nothing compiles C there are no costs of the native backend.
+    """
     effort = effort or Effort()
     fp32: dict[int, float] = dict.fromkeys(threads, 0.0)
     int8: dict[int, float] = dict.fromkeys(threads, 0.0)
+    runtimes = _runtimes()
     jobs = [(count, shape) for count in threads for shape in effort.shapes]
     for i, (count, shape) in enumerate(jobs):
         if progress:
             rows, inner, columns = shape
             progress(f"products {rows} x {inner} x {columns}, {count} thread{'s' * (count > 1)}", i / len(jobs))
-        fp32[count] = max(fp32[count], _rate(fp32_product(shape), shape, count, effort))
-        int8[count] = max(int8[count], _rate(int8_products(shape), shape, count, effort))
-    operator_us, product_us, sum_us = _operator_us(effort), _product_us(_TINY_PRODUCT, effort), _sum_us(_FRAMES, effort)
-    return Arithmetic(
-        fp32,
-        int8,
-        operator_us=operator_us,
-        tensor_us=_tensor_us(sum_us, effort),
-        product_us=product_us,
-        few_rows_gops=_few_rows_gops(product_us, effort),
-        operator_gb_per_s=_operator_gb_per_s(sum_us, effort),
-    )
+        fp32[count] = max(fp32[count], _Bench("onnxruntime", effort).rate(fp32_product(shape), shape, count))
+        for runtime in runtimes if count == 1 else ("onnxruntime",):
+            int8[count] = max(int8[count], _Bench(runtime, effort).rate(int8_products(shape), shape, count))
+    return Arithmetic(fp32, int8, {runtime: _Bench(runtime, effort).costs() for runtime in runtimes})
 
 
-def _operator_us(effort: Effort) -> float:
-    """By a chain of operators with products between them, and one of as many products alone."""
-    feed: Feed = {name: np.ones(_FRAMES, np.float32) for name in ("x", "y")}
-    lengths = _KINDS, effort.chain
-    mixed = [usual_operators(length) for length in lengths]
-    alone = [int8_products(_USUAL_PRODUCT, length // _BETWEEN) for length in lengths]
-    mixed_s, longer_mixed_s, alone_s, longer_alone_s = _best_s([*mixed, *alone], feed, effort)
-    operators_s = (longer_mixed_s - mixed_s) - (longer_alone_s - alone_s)
-    return max(0.0, operators_s) / (effort.chain - _KINDS) * 1e6
+def _runtimes() -> tuple[str, ...]:
+    try:
+        native_library()
+    except NativeCodeError:
+        return ("onnxruntime",)
+    return ("onnxruntime", "native")
 
 
-def _tensor_us(small_us: float, effort: Effort) -> float:
-    """By a graph of small operators side by side, each of which has an input and an output of the graph."""
-    feed: Feed = {f"x{i}": np.ones(_FRAMES, np.float32) for i in range(_MANY_TENSORS)}
-    few_s, many_s = _best_s([_side_by_side(count) for count in (1, _MANY_TENSORS)], feed, effort)
-    return max(0.0, (many_s - few_s) * 1e6 / (_MANY_TENSORS - 1) - small_us) / 2
+class _Bench(NamedTuple):
+    """Chains of operators in a runtime."""
 
+    runtime: str
+    effort: Effort
 
-def _product_us(shape: tuple[int, int, int], effort: Effort) -> float:
-    feed: Feed = {"x": np.ones(shape[:2], np.float32)}
-    return _each_us(partial(int8_products, shape), effort.chain // 8, feed, effort)
+    def costs(self) -> Costs:
+        product_us, sum_us = self._product_us(_TINY_PRODUCT), self._sum_us(_FRAMES)
+        return Costs(
+            operator_us=self._operator_us(),
+            tensor_us=self._tensor_us(sum_us),
+            product_us=product_us,
+            few_rows_gops=self._few_rows_gops(product_us),
+            operator_gb_per_s=self._operator_gb_per_s(sum_us),
+        )
 
+    def rate(self, model: bytes, shape: tuple[int, int, int], threads: int) -> float:
+        """Operations a second, in 10^9."""
+        rows, inner, columns = shape
+        feed: Feed = {"x": np.random.default_rng(1).standard_normal((rows, inner), np.float32)}
+        (seconds,) = self._best_s([model], feed, threads)
+        return 2 * rows * inner * columns / seconds / 1e9
 
-def _few_rows_gops(tiny_us: float, effort: Effort) -> float:
-    operations = 2 * (math.prod(_SMALL_PRODUCT) - math.prod(_TINY_PRODUCT))
-    return operations / max(_product_us(_SMALL_PRODUCT, effort) - tiny_us, 1e-3) / 1e3
+    def _operator_us(self) -> float:
+        """By a chain of operators with products between them, and one of as many products alone."""
+        feed: Feed = {name: np.ones(_FRAMES, np.float32) for name in ("x", "y")}
+        lengths = _KINDS, self.effort.chain
+        mixed = [usual_operators(length) for length in lengths]
+        alone = [int8_products(_USUAL_PRODUCT, length // _BETWEEN) for length in lengths]
+        mixed_s, longer_mixed_s, alone_s, longer_alone_s = self._best_s([*mixed, *alone], feed)
+        operators_s = (longer_mixed_s - mixed_s) - (longer_alone_s - alone_s)
+        return max(0.0, operators_s) / (self.effort.chain - _KINDS) * 1e6
 
+    def _tensor_us(self, small_us: float) -> float:
+        """By a graph of small operators side by side, each of which has an input and an output of the graph."""
+        feed: Feed = {f"x{i}": np.ones(_FRAMES, np.float32) for i in range(_MANY_TENSORS)}
+        few_s, many_s = self._best_s([_side_by_side(count) for count in (1, _MANY_TENSORS)], feed)
+        return max(0.0, (many_s - few_s) * 1e6 / (_MANY_TENSORS - 1) - small_us) / 2
 
-def _operator_gb_per_s(small_us: float, effort: Effort) -> float:
-    """Of sums, which read two tensors and write one."""
-    moved = 3 * 4 * (math.prod(_LOOK_BACK) - math.prod(_FRAMES))
-    return moved / max(_sum_us(_LOOK_BACK, effort) - small_us, 1e-3) / 1e3
+    def _product_us(self, shape: tuple[int, int, int]) -> float:
+        feed: Feed = {"x": np.ones(shape[:2], np.float32)}
+        return self._each_us(partial(int8_products, shape), self.effort.chain // 8, feed)
 
+    def _few_rows_gops(self, tiny_us: float) -> float:
+        operations = 2 * (math.prod(_SMALL_PRODUCT) - math.prod(_TINY_PRODUCT))
+        return operations / max(self._product_us(_SMALL_PRODUCT) - tiny_us, 1e-3) / 1e3
 
-def _sum_us(shape: tuple[int, int], effort: Effort) -> float:
-    """One after another, of tensors that stay in the first cache."""
-    feed: Feed = {name: np.ones(shape, np.float32) for name in ("x", "y")}
-    return _each_us(partial(_sums, shape), effort.chain // 4, feed, effort)
+    def _operator_gb_per_s(self, small_us: float) -> float:
+        """Of sums, which read two tensors and write one."""
+        moved = 3 * 4 * (math.prod(_LOOK_BACK) - math.prod(_FRAMES))
+        return moved / max(self._sum_us(_LOOK_BACK) - small_us, 1e-3) / 1e3
 
+    def _sum_us(self, shape: tuple[int, int]) -> float:
+        """One after another, of tensors that stay in the first cache."""
+        feed: Feed = {name: np.ones(shape, np.float32) for name in ("x", "y")}
+        return self._each_us(partial(_sums, shape), self.effort.chain // 4, feed)
 
-def _each_us(chain: Callable[[int], bytes], length: int, feed: Feed, effort: Effort) -> float:
-    """Microseconds of each operator of a chain; what calling the graph takes is not counted."""
-    shorter_s, longer_s = _best_s([chain(count) for count in (_KINDS, length)], feed, effort)
-    return max(0.0, longer_s - shorter_s) / (length - _KINDS) * 1e6
+    def _each_us(self, chain: Callable[[int], bytes], length: int, feed: Feed) -> float:
+        """Microseconds of each operator of a chain; what calling the graph takes is not counted."""
+        shorter_s, longer_s = self._best_s([chain(count) for count in (_KINDS, length)], feed)
+        return max(0.0, longer_s - shorter_s) / (length - _KINDS) * 1e6
+
+    def _best_s(self, models: Sequence[bytes], feed: Feed, threads: int = 1) -> list[float]:
+        """Seconds of a run of each in its best round; rounds of all in turn, so that all have the machine's good times."""
+        sessions = [_session(self.runtime, model, threads) for model in models]
+        rounds = zip(*(_rounds(session, feed, self.effort) for session in sessions), strict=True)
+        return [min(taken) for taken in zip(*rounds, strict=True)]
 
 
 def fp32_product(shape: tuple[int, int, int]) -> bytes:
@@ -250,14 +268,9 @@ def _names(length: int) -> list[str]:
     return ["x", *(f"x{i}" for i in range(1, length)), "out"]
 
 
-def _rate(model: bytes, shape: tuple[int, int, int], threads: int, effort: Effort) -> float:
-    rows, inner, columns = shape
-    feed: Feed = {"x": np.random.default_rng(1).standard_normal((rows, inner), np.float32)}
-    (seconds,) = _best_s([model], feed, effort, threads)
-    return 2 * rows * inner * columns / seconds / 1e9
-
-
-def _session(model: bytes, threads: int) -> Any:
+def _session(runtime: str, model: bytes, threads: int) -> Any:
+    if runtime == "native":
+        return NativeSession(model)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -265,21 +278,22 @@ def _session(model: bytes, threads: int) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _best_s(models: Sequence[bytes], feed: Feed, effort: Effort, threads: int = 1) -> list[float]:
-    """Seconds of a run of each in its best round; rounds of all in turn, so that all have the machine's good times."""
-    rounds = zip(*(_rounds(_session(model, threads), feed, effort) for model in models), strict=True)
-    return [min(taken) for taken in zip(*rounds, strict=True)]
-
-
 def _rounds(session: Any, feed: Feed, effort: Effort) -> Iterator[float]:
     """Seconds of a run, round by round; the first only finds out how many runs fit into one."""
     best_s = math.inf
-    given = {value.name: feed[value.name] for value in session.get_inputs()}
+    run = _ready(session, feed)
     for _ in range(effort.rounds + 1):
         runs = max(1, math.ceil(effort.sample_s / best_s))
         began_s = time.perf_counter()
         for _ in range(runs):
-            session.run(None, given)
+            run()
         seconds = (time.perf_counter() - began_s) / runs
         best_s = min(best_s, max(seconds, 1e-9))
         yield seconds
+
+
+def _ready(session: Any, feed: Feed) -> Callable[[], object]:
+    """A run on these inputs. feed: may hold more than the graph reads"""
+    if isinstance(session, NativeSession):
+        return BoundProgram(session, feed).run
+    return partial(session.run, None, {value.name: feed[value.name] for value in session.get_inputs()})

@@ -11,15 +11,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from edgeasr.backends.native.library import kernels_source
 from edgeasr.devices.hardware import Hardware, available_memory_bytes, read_hardware, usable_cores
 from edgeasr.errors import ProfileError
 from edgeasr.profile.bandwidth import BandwidthPoint, Progress, best_kernels, full_sweep, measure_bandwidth, quick_sweep
 from edgeasr.user_cache import cache_folder
 
-__all__ = ["BandwidthPoint", "CacheLevel", "Machine", "cached_machine", "measure_machine"]
+__all__ = ["BandwidthPoint", "CacheLevel", "Costs", "Machine", "cached_machine", "measure_machine"]
 
 # Goes up when figures are measured in another way: older files are then measured again.
-_METHOD = 2
+_METHOD = 3
 _BANDWIDTH_SHARE = 0.85  # of the whole time
 
 
@@ -39,10 +40,30 @@ class CacheLevel:
 
 
 @dataclass(frozen=True)
+class Costs:
+    """What operators take in a runtime, on one thread.
+
+    operator_us:       one on a few hundred numbers, the mean of the usual kinds: mostly the runtime's own time.
+                       Between them run products, whose weights push all else out of the first caches
+    tensor_us:         handing a small tensor to the runtime, or taking one from it
+    product_us:        a product in dynamic int8 with a few thousand weights
+    few_rows_gops:     of int8 products with few rows, as a chunk has, whose weights do not stay in the first caches;
+                       beyond product_us
+    operator_gb_per_s: what an operator on larger tensors reads and writes in the time that it takes beyond operator_us
+    """
+
+    operator_us: float
+    tensor_us: float
+    product_us: float
+    few_rows_gops: float
+    operator_gb_per_s: float
+
+
+@dataclass(frozen=True)
 class Machine:
     """A machine as measured. Rates by number of threads; GFLOPS and GOPS count a multiply-add as two.
 
-    operator_us, tensor_us, product_us, few_rows_gops, operator_gb_per_s: as of `arithmetic.Arithmetic`
+    costs:         of each runtime that runs here, by its backend
     kernel_source: "c" or "numpy", what moved the bytes
     quick:         whether it was measured quickly, at few working sets
     missing:       what could not be measured, and why
@@ -58,11 +79,7 @@ class Machine:
     bandwidth: tuple[BandwidthPoint, ...]
     fp32_gflops: Mapping[int, float]
     int8_gops: Mapping[int, float]
-    operator_us: float
-    tensor_us: float
-    product_us: float
-    few_rows_gops: float
-    operator_gb_per_s: float
+    costs: Mapping[str, Costs]
     kernel_source: str
     quick: bool = False
     missing: tuple[str, ...] = ()
@@ -120,6 +137,7 @@ class Machine:
                     "bandwidth": tuple(BandwidthPoint(**point) for point in values["bandwidth"]),
                     "fp32_gflops": _by_threads(values["fp32_gflops"]),
                     "int8_gops": _by_threads(values["int8_gops"]),
+                    "costs": {runtime: Costs(**costs) for runtime, costs in values["costs"].items()},
                     "missing": tuple(values["missing"]),
                 }
             )
@@ -161,11 +179,7 @@ def measure_machine(quick: bool = False, progress: Progress | None = None, folde
         bandwidth=points,
         fp32_gflops=arithmetic.fp32_gflops,
         int8_gops=arithmetic.int8_gops,
-        operator_us=arithmetic.operator_us,
-        tensor_us=arithmetic.tensor_us,
-        product_us=arithmetic.product_us,
-        few_rows_gops=arithmetic.few_rows_gops,
-        operator_gb_per_s=arithmetic.operator_gb_per_s,
+        costs=arithmetic.costs,
         kernel_source=kernels.source,
         quick=quick,
         missing=missing,
@@ -192,10 +206,12 @@ def cached_machine(
 
 
 def fingerprint(hardware: Hardware, cores: int) -> str:
-    """Of what figures depend on: the hardware, the cores of this process, the runtime and how it is measured."""
+    """Of what figures depend on: the hardware, the cores of this process, the runtimes and how they are measured."""
     from importlib.metadata import version
 
-    made_of = [*asdict(hardware).items(), ("usable", cores), ("onnxruntime", version("onnxruntime")), _METHOD]
+    native = hashlib.sha256(kernels_source().encode()).hexdigest()
+    runtimes = ("onnxruntime", version("onnxruntime")), ("native", native)
+    made_of = [*asdict(hardware).items(), ("usable", cores), *runtimes, _METHOD]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 
 

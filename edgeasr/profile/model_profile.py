@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from edgeasr.measurement import BLOCK_MS
 from edgeasr.model import AcousticModel, State, next_values
 from edgeasr.profile import recurrent
 from edgeasr.profile.counters import Counted, count
+from edgeasr.profile.native_operators import profile_native
 from edgeasr.profile.operators import QUICK, Effort, GraphProfile, profile_graph
 
 # Vectors that recurrent networks are fed where they step once a feature frame.
@@ -27,6 +28,9 @@ _COUNTED_STEPS = 20
 
 Progress = Callable[[str, float], None]
 Array = NDArray[np.generic]
+# By the backends whose operators can be told apart.
+_PROFILERS: dict[str, Callable[[Path | bytes, Mapping[str, Array], int, Effort], GraphProfile]]
+_PROFILERS = {"native": profile_native, "onnxruntime": profile_graph}
 
 
 @dataclass(frozen=True)
@@ -64,19 +68,21 @@ def profile_model(
         held = ", ".join(kind for kind in bundle.artefacts if kind.startswith("onnx"))
         mend = f"choose {held} with --backend" if held else "export one with --artefact onnx-int8"
         raise ProfileError(f"got artefact {model.artefact}, wanted one in ONNX: {mend}")
-    if model.backend != "onnxruntime":
-        raise ProfileError(f"got backend {model.backend}, wanted onnxruntime: operators are counted on the processor")
+    if model.backend not in _PROFILERS:
+        wanted = " or ".join(_PROFILERS)
+        raise ProfileError(f"got backend {model.backend}, wanted {wanted}: operators are counted on the processor")
     report = progress or _unheard
     files = bundle.artefact(model.artefact)
     feed = _feed(model, recording)
     report("operators of a step", 0.0)
-    step = profile_graph(files["step"], feed, model.threads, QUICK if quick else Effort())
+    profile = _PROFILERS[model.backend]
+    step = profile(files["step"], feed, model.threads, QUICK if quick else Effort())
     report("counters of the processor", 0.8)
-    counted = _counted(files["step"], feed, model.threads)
+    counted = _counted(model.backend, files["step"], feed, model.threads)
     if "memory" not in files:
         return ModelProfile(step, None, None, counted)
     report("operators of the memory", 0.9)
-    memory = profile_graph(files["memory"], _memory_feed(bundle, feed), model.threads, QUICK)
+    memory = profile(files["memory"], _memory_feed(bundle, feed), model.threads, QUICK)
     every_s = model.config.encoder.summary_strides[0] * model.config.frame_s
     return ModelProfile(step, memory, every_s, counted)
 
@@ -95,7 +101,8 @@ def profile_baselines(step: GraphProfile, model: AcousticModel, progress: Progre
         for each_ms, input_size, vectors in ways:
             report(f"{kind}, {vectors} x {each_ms} ms a step", len(found) / (len(ways) * len(recurrent.KINDS)))
             network = recurrent.baseline(kind, step.weight_bytes, input_size, outputs, vectors)
-            found.append(Fed(kind, profile_graph(network.model, network.feed, model.threads, QUICK), each_ms, vectors))
+            graph = _PROFILERS[model.backend](network.model, network.feed, model.threads, QUICK)
+            found.append(Fed(kind, graph, each_ms, vectors))
     return found
 
 
@@ -136,9 +143,9 @@ def _memory_feed(bundle: Bundle, feed: dict[str, Array]) -> dict[str, Array]:
     return made | {name: array for name, array in feed.items() if name in made}
 
 
-def _counted(model: Path | bytes, feed: dict[str, Array], threads: int) -> Counted:
+def _counted(backend: str, model: Path | bytes, feed: dict[str, Array], threads: int) -> Counted:
     """Counters of one step, from several."""
-    graph = load_graph("onnxruntime", model, threads)
+    graph = load_graph(backend, model, threads)
     state = {**feed, **next_values(graph.run(feed))}
 
     def steps() -> None:

@@ -40,18 +40,23 @@ _LEAST_US = 0.1
 
 @dataclass(frozen=True)
 class Operator:
-    """An operator as the runtime runs it, after its own fusions. time_us: in a step, without the profiler"""
+    """An operator as the runtime runs it, after its own fusions.
+
+    time_us: in a step, without the profiler
+    known:   its work, where more is known of it than its kind and its tensors say
+    """
 
     name: str
     op_type: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     time_us: float
+    known: OperatorWork | None = None
 
     @cached_property
     def work(self) -> OperatorWork:
         """Bytes and multiply-adds."""
-        return operator_work(self.op_type, self.inputs, self.outputs)
+        return self.known or operator_work(self.op_type, self.inputs, self.outputs)
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,13 @@ class GraphProfile:
     """A graph on this machine.
 
     step_us:      time of a run, without the profiler
-    profiled_us:  what the profiler says that all operators take, its own work included
+    profiled_us:  what the profiler says that all operators take, its own work included; None without one
     weight_bytes: of all constants of the file, as its table of them says
     """
 
     operators: tuple[Operator, ...]
     step_us: float
-    profiled_us: float
+    profiled_us: float | None
     weight_bytes: int
     state_read_bytes: int
     state_written_bytes: int

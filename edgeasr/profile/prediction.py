@@ -23,16 +23,32 @@ from edgeasr.profile.machine import Machine, nearest_below
 if TYPE_CHECKING:
     from edgeasr.profile.operators import GraphProfile, Operator
 
-# Of a machine with a 7-zip rating (an AMD EPYC of 2021 without AVX-512; of processor time it got), measured with
-# `edgeasr profile --refresh` and `7z b -mmt1`, the least of nine and the mean of two runs beside other programs.
-# The runtime's own time is taken to be proportional to the rating: a guess, good to a factor of two or three.
-REFERENCE_MIPS = 2650
-REFERENCE_OPERATOR_US = 2.3
-REFERENCE_TENSOR_US = 0.86
-REFERENCE_PRODUCT_US = 2.1
-# Shares of the arithmetic that a core's pipes allow which products reach: as ONNX Runtime's do here. Its int8 products
-# reach 0.7 with hundreds of rows, and 0.4 of that with the four of a chunk.
-FP32_SHARE, INT8_SHARE = 0.7, 0.28
+
+@dataclass(frozen=True)
+class Reference:
+    """A runtime on a machine with a 7-zip rating (`7z b -mmt1`, of processor time it got).
+
+    The runtime's own time is taken to be proportional to the rating: a guess, good to a factor of two or three.
+
+    operator_us, tensor_us, product_us: as of `machine.Costs`, by `edgeasr profile --refresh`
+    fp32_share, int8_share: of the arithmetic that a core's pipes allow, what products with few rows reach
+    """
+
+    mips: float
+    operator_us: float
+    tensor_us: float
+    product_us: float
+    fp32_share: float
+    int8_share: float
+
+
+REFERENCES = {
+    # An AMD EPYC of 2021 without AVX-512, the least of nine and the mean of two runs beside other programs. Products in
+    # int8 reach 0.7 of the pipes with hundreds of rows, and 0.4 of that with the four of a chunk.
+    "onnxruntime": Reference(2650, operator_us=2.3, tensor_us=0.86, product_us=2.1, fp32_share=0.7, int8_share=0.28),
+    # An AMD EPYC with AVX-512, beside other programs; its products with the four rows of a chunk reach 0.65 of the pipes.
+    "native": Reference(3840, operator_us=0.18, tensor_us=0.0, product_us=0.22, fp32_share=0.7, int8_share=0.5),
+}
 MEMORY_SHARE = 0.5  # of the board's memory that a recogniser may fill
 
 
@@ -136,14 +152,18 @@ def _handed_over(operator: Operator) -> list[str]:
     return [tensor.name for tensor in tensors if tensor.name.startswith(("state.", "next_state."))]
 
 
-def predict(device: DeviceProfile | Machine, work: Work, threads: int = 1) -> Prediction:
+def predict(device: DeviceProfile | Machine, work: Work, threads: int = 1, backend: str = "onnxruntime") -> Prediction:
     """A step of a model on a board by its profile, or on a machine as measured.
 
-    errors: ProfileError for no threads
+    backend: that runs it, "onnxruntime" or "native"
+    errors:  ProfileError for no threads, or a backend that was not measured on the machine
     """
     if threads < 1:
         raise ProfileError(f"got {threads} threads, wanted 1 or more")
-    figures = _Measured(device) if isinstance(device, Machine) else _Profiled(device)
+    known = device.costs if isinstance(device, Machine) else REFERENCES
+    if backend not in known:
+        raise ProfileError(f"got backend {backend!r}, wanted one whose costs are known: {', '.join(known)}")
+    figures = _Measured(device, backend) if isinstance(device, Machine) else _Profiled(device, backend)
     working_set = work.weight_bytes + work.state_bytes
     fp32, int8 = figures.peaks(threads)
     read, moved = (figures.gb_per_s(working_set, threads, kernel) for kernel in ("read", "copy"))
@@ -179,12 +199,12 @@ def _bound(operators_us: float, memory_us: float, compute_us: float) -> str:
 class _Measured:
     """A machine as measured."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+    def __init__(self, machine: Machine, backend: str) -> None:
+        self._machine, costs = machine, machine.costs[backend]
         self.name, self.memory_bytes = machine.name, machine.memory_bytes
         self.last_cache_bytes = max((cache.size_bytes for cache in machine.caches), default=0)
-        self.operator_us, self.tensor_us, self.product_us = machine.operator_us, machine.tensor_us, machine.product_us
-        self.operator_gb_per_s = machine.operator_gb_per_s
+        self.operator_us, self.tensor_us, self.product_us = costs.operator_us, costs.tensor_us, costs.product_us
+        self.operator_gb_per_s, self._few_rows_gops = costs.operator_gb_per_s, costs.few_rows_gops
 
     def gb_per_s(self, working_set_bytes: float, threads: int, kernel: str) -> float:
         return self._machine.gb_per_s(working_set_bytes, threads, kernel)
@@ -192,19 +212,20 @@ class _Measured:
     def peaks(self, threads: int) -> tuple[float, float]:
         fp32, int8 = self._machine.fp32_gflops, self._machine.int8_gops
         faster = int8[nearest_below(threads, int8)] / int8[min(int8)]
-        return fp32[nearest_below(threads, fp32)], self._machine.few_rows_gops * faster
+        return fp32[nearest_below(threads, fp32)], self._few_rows_gops * faster
 
 
 class _Profiled:
     """A board by its profile. Bandwidth is that of one thread: on these boards one nearly fills the bus."""
 
-    def __init__(self, profile: DeviceProfile) -> None:
-        self._profile = profile
+    def __init__(self, profile: DeviceProfile, backend: str) -> None:
+        self._profile, self._reference = profile, REFERENCES[backend]
         self.name, self.memory_bytes = profile.name, min(profile.memory_bytes)
         self.last_cache_bytes = max((cache.size_bytes for cache in profile.caches), default=0)
-        slower = REFERENCE_MIPS / profile.arithmetic.single_thread_mips
-        self.operator_us, self.tensor_us = REFERENCE_OPERATOR_US * slower, REFERENCE_TENSOR_US * slower
-        self.product_us = REFERENCE_PRODUCT_US * slower
+        reference = self._reference
+        slower = reference.mips / profile.arithmetic.single_thread_mips
+        self.operator_us, self.tensor_us = reference.operator_us * slower, reference.tensor_us * slower
+        self.product_us = reference.product_us * slower
         self.operator_gb_per_s = profile.gb_per_s(profile.caches[-1].size_bytes)
 
     def gb_per_s(self, working_set_bytes: float, threads: int, kernel: str) -> float:
@@ -214,5 +235,5 @@ class _Profiled:
     def peaks(self, threads: int) -> tuple[float, float]:
         arithmetic, cores = self._profile.arithmetic, min(threads, self._profile.cores)
         gcycles = cores * self._profile.clock_hz / 1e9
-        fp32 = gcycles * arithmetic.fp32_flops_per_cycle * FP32_SHARE
-        return fp32, gcycles * arithmetic.int8_ops_per_cycle * INT8_SHARE
+        fp32 = gcycles * arithmetic.fp32_flops_per_cycle * self._reference.fp32_share
+        return fp32, gcycles * arithmetic.int8_ops_per_cycle * self._reference.int8_share

@@ -74,7 +74,7 @@ def profile_report(recognizer: Recognizer, machine: Machine, measured: Measured,
         "recommended": _recommendation(recommended(traffic, latency_ms), chunk_ms),
         "run": run_dict(measured.run) | {"sensors": measured.readings.to_dict()},
         "baselines": [_traffic_row(fed) for fed in (ours, *measured.baselines)] if measured.baselines else [],
-        "predictions": _predictions(step_work(step, chunk_ms, resident), machine, model.threads),
+        "predictions": _predictions(step_work(step, chunk_ms, resident), machine, model.threads, model.backend),
         "missing": list(dict.fromkeys(missing)),
     }
 
@@ -87,7 +87,7 @@ def graph_dict(profile: GraphProfile, machine: Machine) -> dict[str, Any]:
         "time_us": round(profile.step_us, 2),
         "operators_us": round(profile.operators_us, 2),
         "operators_share": round(profile.operators_us / profile.step_us, 4),
-        "profiled_us": round(profile.profiled_us, 2),
+        "profiled_us": None if profile.profiled_us is None else round(profile.profiled_us, 2),
         "weight_bytes": profile.weight_bytes,
         "read_weight_bytes": profile.read_weight_bytes,
         "state_read_bytes": profile.state_read_bytes,
@@ -197,10 +197,10 @@ def _traffic_row(fed: Fed) -> dict[str, Any]:
     )
 
 
-def _predictions(work: Work, machine: Machine, threads: int) -> dict[str, Any]:
+def _predictions(work: Work, machine: Machine, threads: int, backend: str) -> dict[str, Any]:
     """A step on this machine, to be held against the measured one, and on every board that is known."""
-    boards = [predict(board, work, min(threads, board.cores)) for board in device_profiles()]
-    return {"here": predict(machine, work, threads).to_dict(), "boards": [one.to_dict() for one in boards]}
+    boards = [predict(board, work, min(threads, board.cores), backend) for board in device_profiles()]
+    return {"here": predict(machine, work, threads, backend).to_dict(), "boards": [one.to_dict() for one in boards]}
 
 
 def run_dict(run: StreamRun) -> dict[str, Any]:

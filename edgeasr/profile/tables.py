@@ -95,8 +95,7 @@ def _step(report: Report) -> Section:
     lines = (
         f"{weights} of weights and {megabytes(step['state_read_bytes'] + step['state_written_bytes'])} of state "
         f"(read and written) a step; {_holder(step)}.",
-        f"The {len(step['operators'])} operators, timed in stretches, add up to {step['operators_share']:.0%} of the "
-        f"step's time. ONNX Runtime's profiler makes {step['profiled_us']:.0f} µs of them, its own work included.",
+        _timing(step),
     )
     rows = [
         ("time of a step", f"{step['time_us']:.0f} µs"),
@@ -118,6 +117,17 @@ def _step(report: Report) -> Section:
         )
     rows += [(f"{name.replace('_', ' ')}, counted", f"{value:,}") for name, value in step["counters"].items()]
     return Section("step", "A step", lines, ("", ""), tuple(rows))
+
+
+def _timing(step: Mapping[str, Any]) -> str:
+    """How the operators' times were taken, and how they add up."""
+    count, share = len(step["operators"]), step["operators_share"]
+    if step["profiled_us"] is None:
+        return f"The {count} operators, with a clock between them, add up to {share:.0%} of the step's time."
+    return (
+        f"The {count} operators, timed in stretches, add up to {share:.0%} of the step's time. ONNX Runtime's profiler "
+        f"makes {step['profiled_us']:.0f} µs of them, its own work included."
+    )
 
 
 def _operators(report: Report) -> Section:

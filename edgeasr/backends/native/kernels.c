@@ -48,7 +48,7 @@ typedef struct {
 
 enum { F32, I64, BOOL };
 enum { ADD, SUB, MUL, DIV, MOD, GREATER, GREATER_OR_EQUAL };
-enum { EXP, LOG, SIGMOID, COS, SIN, CLIP_LOW, CAST };
+enum { EXP, LOG, SIGMOID, COS, SIN, CLIP_LOW, CAST, TANH, NEGATE };
 enum { SUM, MAX };
 
 // Keeps what is used more than once in a register, where compilers would rather load it again each time.
@@ -309,6 +309,14 @@ static void unary(const frame_t *f, args_t a)
             else
                 ((uint8_t *)to)[i] = value != 0;
         }
+        break;
+    case TANH:
+        for (int64_t i = 0; i < n; i++)
+            y[i] = 2.0f * sigmoid_of(2.0f * x[i]) - 1.0f;
+        break;
+    case NEGATE:
+        for (int64_t i = 0; i < n; i++)
+            y[i] = -x[i];
         break;
     default:
         break;

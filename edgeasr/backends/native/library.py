@@ -22,8 +22,7 @@ class NativeLibrary:
     """
 
     def __init__(self, flags: tuple[str, ...] = ()) -> None:
-        source = files("edgeasr.backends.native").joinpath("kernels.c").read_text(encoding="utf-8")
-        library = load_native("operators", source, cache_folder() / "native", (*_FLAGS, *flags))
+        library = load_native("operators", kernels_source(), cache_folder() / "native", (*_FLAGS, *flags))
         self.run = library.edgeasr_native_run
         pointer = ctypes.c_void_p
         self.run.argtypes = [pointer, ctypes.c_int64, pointer, pointer, pointer]
@@ -31,6 +30,11 @@ class NativeLibrary:
         lanes, channels, eight_bits = (ctypes.c_int64() for _ in range(3))
         library.edgeasr_native_layout(ctypes.byref(lanes), ctypes.byref(channels), ctypes.byref(eight_bits))
         self.layout = Layout(lanes.value, channels.value, bool(eight_bits.value))
+
+
+def kernels_source() -> str:
+    """What `kernels.c` holds."""
+    return files("edgeasr.backends.native").joinpath("kernels.c").read_text(encoding="utf-8")
 
 
 @cache

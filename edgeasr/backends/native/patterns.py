@@ -45,26 +45,21 @@ def grouped(content: OnnxContent, constants: Constants) -> tuple[Group, ...]:
         _gate,
     )
     found: list[Group] = []
-    taken: set[int] = set()
     for matcher in matchers:
         for number in range(len(content.nodes)):
-            if number not in taken and (group := matcher(graph, number)) is not None and not taken & _own(graph, group):
+            if number not in graph.taken and (group := matcher(graph, number)) is not None:
                 found.append(group)
-                taken |= _own(graph, group)
+                graph.take(group)
     return tuple(found)
 
 
-def _own(graph: _Links, group: Group) -> set[int]:
-    """Its nodes but for what other groups need as well: numbers that are quantised are multiplied more than once."""
-    return {number for number in group.nodes if graph.nodes[number].op_type != "DynamicQuantizeLinear"}
-
-
 class _Links:
-    """Who makes and who reads what."""
+    """Who makes and who reads what. taken: nodes that are in a group already"""
 
     def __init__(self, content: OnnxContent, constants: Constants) -> None:
         self.nodes, self.constants = content.nodes, constants
         self.given = set(content.outputs)
+        self.taken: set[int] = set()
         self.maker = {name: i for i, node in enumerate(content.nodes) for name in node.outputs if name}
         readers: dict[str, list[int]] = defaultdict(list)
         for i, node in enumerate(content.nodes):
@@ -72,12 +67,16 @@ class _Links:
                 readers[name].append(i)
         self.readers = readers
 
+    def take(self, group: Group) -> None:
+        """Its nodes, but for what other groups need as well: numbers that are quantised are multiplied more than once."""
+        self.taken |= {number for number in group.nodes if self.nodes[number].op_type != "DynamicQuantizeLinear"}
+
     def only(self, name: str, op_type: str) -> int | None:
-        """The only reader of what the graph does not give, if it is of this kind."""
+        """The only reader of what the graph does not give, if it is of this kind and in no group yet."""
         readers = self.readers[name]
         if name in self.given or len(readers) != 1 or self.nodes[readers[0]].op_type != op_type:
             return None
-        return readers[0]
+        return None if readers[0] in self.taken else readers[0]
 
     def made_by(self, name: str, op_type: str) -> int | None:
         """What makes it, if it is of this kind."""
@@ -105,9 +104,9 @@ def _other(node: GraphNode, name: str) -> str:
 def _linear(graph: _Links, number: int) -> Group | None:
     """Numbers quantised as they come, times constant weights in int8; bias, SiLU and what is added to it."""
     node = graph.nodes[number]
-    if node.op_type != "MatMulInteger" or len(node.inputs) != 3:
+    if node.op_type != "MatMulInteger" or any(np.any(graph.constants.get(name, 1)) for name in node.inputs[3:]):
         return None
-    quantised, weights, zero_point = node.inputs
+    quantised, weights, zero_point = node.inputs[:3]
     source = graph.made_by(quantised, "DynamicQuantizeLinear")
     cast = graph.only(node.outputs[0], "Cast")
     if source is None or cast is None or weights not in graph.constants:

@@ -39,7 +39,7 @@ _OPERATORS = (
 )
 _TYPES = {"float32": 0, "int64": 1, "bool": 2}
 _BINARY = ("Add", "Sub", "Mul", "Div", "Mod", "Greater", "GreaterOrEqual")
-_UNARY = ("Exp", "Log", "Sigmoid", "Cos", "Sin", "Clip", "Cast")
+_UNARY = ("Exp", "Log", "Sigmoid", "Cos", "Sin", "Clip", "Cast", "Tanh", "Neg")
 _CASTS = {1: "float32", 7: "int64", 9: "bool"}  # of TensorProto.DataType
 _MAX_DIMS = 6
 _PANEL, _ROWS, _QUERIES = 64, 4, 4
@@ -95,11 +95,23 @@ class View:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One operator of `kernels.c`. nodes: numbers of those of the graph that it does"""
+    """One operator of `kernels.c`.
+
+    arguments: the first tensor among them is the one that it writes
+    nodes:     numbers of those of the graph that it does
+    macs:      multiply-adds of products, convolutions and attention; with `varying` for each of as many as that size
+    """
 
     operator: str
     arguments: tuple[int | View | Buffer | None, ...]
     nodes: tuple[int, ...]
+    macs: int = 0
+    varying: str | None = None
+
+    @property
+    def tensors(self) -> tuple[View, ...]:
+        """What it writes, then what it reads, and what it makes and reads again itself."""
+        return tuple(argument for argument in self.arguments if isinstance(argument, View))
 
 
 class Cut(NamedTuple):
@@ -129,6 +141,11 @@ class Plan:
     outputs: Mapping[str, TensorSpec]
     cuts: Mapping[str, Cut]
     content: OnnxContent = field(repr=False)
+
+    def name_of(self, view: View) -> str:
+        """Of an input or an output of the graph, "" for what is neither."""
+        root = view.buffer.root
+        return self.roots[root - FIRST_OWN] if root >= FIRST_OWN else ""
 
 
 def planned(
@@ -210,6 +227,7 @@ class _Planner:
         self._constants: list[tuple[Buffer, NDArray[Any]]] = []
         self._scratch: list[Buffer] = []
         self._views: dict[str, View] = {}
+        self._packed: dict[str, tuple[View, View]] = {}
         self._cuts: dict[str, Cut] = {}
         self._extra: list[str] = []
         self._varying: list[str] = []
@@ -334,14 +352,16 @@ class _Planner:
             raise UnsupportedGraphError(f"got the output {name!r}, which nothing makes")
         return view
 
-    def _emit(self, operator: str, *arguments: int | View | Buffer | None) -> None:
+    def _emit(
+        self, operator: str, *arguments: int | View | Buffer | None, macs: int = 0, varying: str | None = None
+    ) -> None:
         number = len(self._instructions)
         for argument in arguments:
             buffer = argument.buffer if isinstance(argument, View) else argument
             if isinstance(buffer, Buffer):
                 buffer.first = number if buffer.first < 0 else buffer.first
                 buffer.last = number
-        self._instructions.append(Instruction(operator, arguments, self._nodes))
+        self._instructions.append(Instruction(operator, arguments, self._nodes, macs, varying))
 
     def _copy(self, to: View, source: View) -> None:
         sizes, (to_strides, strides) = _merged(to.shape, (to, source))
@@ -404,9 +424,7 @@ class _Planner:
     def _transpose(self, node: GraphNode) -> None:
         view = self._view(node.inputs[0])
         order = node.attributes.get("perm") or tuple(reversed(range(len(view.shape))))
-        turned = replace(
-            view, shape=tuple(view.shape[i] for i in order), strides=tuple(view.strides[i] for i in order)
-        )
+        turned = replace(view, shape=tuple(view.shape[i] for i in order), strides=tuple(view.strides[i] for i in order))
         self._named(node.outputs[0], turned)
 
     def _part(self, view: View, axis: int, first: int, count: int, step: int = 1) -> View:
@@ -464,9 +482,7 @@ class _Planner:
             raise UnsupportedGraphError("got a Gather of more than one constant row")
         axis = node.attributes.get("axis", 0) % len(view.shape)
         part = self._part(view, axis, int(chosen) % view.shape[axis], 1)
-        dropped = (
-            tuple(value for i, value in enumerate(values) if i != axis) for values in (part.shape, part.strides)
-        )
+        dropped = (tuple(value for i, value in enumerate(values) if i != axis) for values in (part.shape, part.strides))
         shape, strides = dropped
         self._named(node.outputs[0], replace(part, shape=shape, strides=strides))
 
@@ -530,7 +546,7 @@ class _Planner:
         if node.op_type == "Cast":
             dtype = _CASTS.get(node.attributes["to"], "")
         elif node.op_type == "Clip":
-            if len(node.inputs) > 2 and node.inputs[2] or node.inputs[1] not in self._arrays:
+            if (len(node.inputs) > 2 and node.inputs[2]) or node.inputs[1] not in self._arrays:
                 raise UnsupportedGraphError("got a Clip with another limit than a constant least value")
             parameter = float(self._arrays[node.inputs[1]])
         if x.dtype not in _TYPES or dtype not in _TYPES or (node.op_type != "Cast" and dtype != "float32"):
@@ -551,7 +567,9 @@ class _Planner:
     def _reduce(self, node: GraphNode) -> None:
         x = self._as_dense(self._view(node.inputs[0]))
         rank = len(x.shape)
-        given = self._numbers(node.inputs[1]) if len(node.inputs) > 1 else list(node.attributes.get("axes", range(rank)))
+        given = (
+            self._numbers(node.inputs[1]) if len(node.inputs) > 1 else list(node.attributes.get("axes", range(rank)))
+        )
         axes = sorted(number % rank for number in given)
         if axes != list(range(axes[0], axes[-1] + 1)) or x.dtype not in ("float32", "int64"):
             raise UnsupportedGraphError(f"got {node.op_type} of {x.dtype} over the axes {axes}")
@@ -610,7 +628,8 @@ class _Planner:
         x, y = _broadcast(x, (*batches, m, k)), _broadcast(y, (*batches, k, n))
         missing = 3 - len(batches)
         strides = [argument for view in (to, x, y) for argument in (view, *[0] * missing, *view.strides)]
-        self._emit("product", *[1] * missing, *batches, m, n, k, _bits(attributes.get("alpha", 1.0)), *strides)
+        sizes = (*[1] * missing, *batches, m, n, k)
+        self._emit("product", *sizes, _bits(attributes.get("alpha", 1.0)), *strides, macs=math.prod(sizes))
 
     def _turned(self, view: View, batch: int, last: int) -> View:
         """As FusedMatMul does: `batch` moves the first axis behind all others but the last, `last` swaps the last two."""
@@ -626,15 +645,14 @@ class _Planner:
         weights = self._arrays[group.tensors["weights"]]
         scales = self._arrays[group.tensors["scales"]].reshape(-1)
         if weights.ndim != 2 or weights.dtype != np.int8 or x.shape[-1] != weights.shape[0]:
-            raise UnsupportedGraphError(f"got weights {list(weights.shape)} of {weights.dtype.name} for {list(x.shape)}")
+            raise UnsupportedGraphError(
+                f"got weights {list(weights.shape)} of {weights.dtype.name} for {list(x.shape)}"
+            )
         k, n = weights.shape
         if not self._layout.eight_bits and np.abs(weights.astype(np.int16)).max(initial=0) > _SEVEN_BITS:
             raise UnsupportedGraphError("got weights of 8 bits, which this processor multiplies with 7 bits only")
-        rows, groups, panels = math.prod(x.shape[:-1]), -(-k // 4), -(-n // _PANEL)
-        whole = np.zeros((groups * 4, panels * _PANEL), np.int8)
-        whole[:k, :n] = weights
-        packed = whole.reshape(groups, 4, panels, _PANEL).transpose(2, 0, 3, 1)
-        sums = whole.sum(axis=0, dtype=np.int32)
+        rows, groups = math.prod(x.shape[:-1]), -(-k // 4)
+        panels, sums = self._panels(group.tensors["weights"], weights)
         bias = self._arrays.get(group.tensors["bias"])
         residual = None
         if group.tensors["residual"]:
@@ -647,12 +665,23 @@ class _Planner:
             "linear",
             *(rows, k, n, int(group.values["silu"])),
             *(to, x, quantised),
-            self._constant(packed),
-            self._constant(sums),
+            *(panels, sums),
             self._constant(_of_panels(np.broadcast_to(scales, n))),
             None if bias is None else self._constant(_of_panels(bias)),
             residual,
+            macs=rows * k * n,
         )
+
+    def _panels(self, name: str, weights: NDArray[np.int8]) -> tuple[View, View]:
+        """A matrix as products read it, and the sums of its columns: once, though several products read it."""
+        if name not in self._packed:
+            k, n = weights.shape
+            groups, panels = -(-k // 4), -(-n // _PANEL)
+            whole = np.zeros((groups * 4, panels * _PANEL), np.int8)
+            whole[:k, :n] = weights
+            packed = whole.reshape(groups, 4, panels, _PANEL).transpose(2, 0, 3, 1)
+            self._packed[name] = self._constant(packed), self._constant(whole.sum(axis=0, dtype=np.int32))
+        return self._packed[name]
 
     def _convolution(self, node: GraphNode, output: str, *, silu: bool) -> None:
         x, weights = self._dense_floats(node.inputs[0]), self._arrays.get(node.inputs[1])
@@ -675,10 +704,13 @@ class _Planner:
             bias[:out] = self._arrays[node.inputs[2]]
         to = self._made(output, "float32", (1, out, rows, columns))
         sizes = (channels, *x.shape[2:], out, height, width, down, across, top, left, rows, columns, int(silu))
-        self._emit("convolution", *sizes, to, x, self._constant(packed), self._constant(bias))
+        macs = math.prod(to.shape) * math.prod(weights.shape[1:])
+        self._emit("convolution", *sizes, to, x, self._constant(packed), self._constant(bias), macs=macs)
 
     def _depthwise(self, group: Group) -> None:
-        past, new, weights, bias = (self._dense_floats(group.tensors[name]) for name in ("past", "new", "weights", "bias"))
+        past, new, weights, bias = (
+            self._dense_floats(group.tensors[name]) for name in ("past", "new", "weights", "bias")
+        )
         taps, channels = group.values["taps"], new.shape[-1]
         rows, before = new.shape[1], past.shape[1]
         if past.shape != (1, taps - 1, channels) or new.shape[0] != 1 or math.prod(weights.shape) != taps * channels:
@@ -722,6 +754,7 @@ class _Planner:
             *(query, query.strides[0], query.strides[2]),
             *(bias, scores, 2),
             *segments,
+            macs=2 * heads * queries * size * keys,
         )
 
     def _cross_attention(self, node: GraphNode) -> None:
@@ -735,7 +768,7 @@ class _Planner:
         factor = node.attributes.get("scale", 0.0) or 1 / math.sqrt(size)
         if any(others) or query.shape[0] != 1 or (key.shape[:2], key.shape[3]) != ((1, heads), size):
             raise UnsupportedGraphError(f"got a MultiHeadAttention of {list(query.shape)} over {list(key.shape)}")
-        if key.shape != value.shape or bias is not None and bias.shape != (1, 1, queries, rows):
+        if key.shape != value.shape or (bias is not None and bias.shape != (1, 1, queries, rows)):
             raise UnsupportedGraphError(f"got a MultiHeadAttention over {list(key.shape)} and {list(value.shape)}")
         most, number = rows, rows
         if not isinstance(rows, int):
@@ -756,6 +789,8 @@ class _Planner:
             *(query, width, size),
             *(bias, scores, 1),
             *(key, value, number, size, -1),
+            macs=2 * queries * width * (rows if isinstance(rows, int) else 1),
+            varying=None if isinstance(rows, int) else rows,
         )
 
     # Where everything lies.

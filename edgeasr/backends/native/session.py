@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +58,9 @@ class NativeSession:
 
     def run(self, names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
         """Outputs, in the graph's order, in memory of their own. feed: inputs by name"""
-        binding = self.io_binding()
-        held = [np.ascontiguousarray(feed[name], self.inputs[name].dtype) for name in self.inputs]
-        for name, array in zip(self.inputs, held, strict=True):
-            if not _is_of(array.shape, self.inputs[name].shape):
-                raise ValueError(f"got {name!r} of {list(array.shape)}, wanted {list(self.inputs[name].shape)}")
-            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        made = {name: np.empty(spec.shape, spec.dtype) for name, spec in self.plan.outputs.items()}
-        for name, array in made.items():
-            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        self.run_with_iobinding(binding)
+        bound = BoundProgram(self, feed)
+        bound.run()
+        made = bound.outputs
         for name, cut in self.plan.cuts.items():
             chosen = [slice(None)] * made[name].ndim
             chosen[cut.axis] = slice(0, int(made[cut.count].reshape(-1)[0]))
@@ -90,6 +85,39 @@ class NativeSession:
             self._scratches.append(scratch)
         if status:
             raise RuntimeError(f"got a program that the library does not know ({status})")
+
+
+class BoundProgram:
+    """A session that reads the same inputs and writes the same outputs in each run.
+
+    feed:   inputs by name; it may hold more than the graph reads
+    errors: ValueError for one of another size
+    """
+
+    def __init__(self, session: NativeSession, feed: Mapping[str, Array]) -> None:
+        self._session, self._binding = session, session.io_binding()
+        self._held = [np.ascontiguousarray(feed[name], spec.dtype) for name, spec in session.inputs.items()]
+        for (name, spec), array in zip(session.inputs.items(), self._held, strict=True):
+            if not _is_of(array.shape, spec.shape):
+                raise ValueError(f"got {name!r} of {list(array.shape)}, wanted {list(spec.shape)}")
+            self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self.outputs: dict[str, Array] = {
+            name: np.empty(spec.shape, spec.dtype) for name, spec in session.plan.outputs.items()
+        }
+        for name, array in self.outputs.items():
+            self._binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+    def run(self, times: NDArray[np.int64] | None = None) -> None:
+        """times: room for the nanoseconds of each instruction"""
+        self._session.run_with_iobinding(self._binding, times)
+
+    def times_us(self, count: int) -> list[float]:
+        """Of so many runs, one after the other."""
+        marks = [time.perf_counter()]
+        for _ in range(count):
+            self.run()
+            marks.append(time.perf_counter())
+        return [(after - before) * 1e6 for before, after in pairwise(marks)]
 
 
 def _is_of(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
