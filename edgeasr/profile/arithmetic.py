@@ -159,7 +159,7 @@ class _Bench(NamedTuple):
         return max(0.0, longer_s - shorter_s) / (length - _KINDS) * 1e6
 
     def _best_s(self, models: Sequence[bytes], feed: Feed, threads: int = 1) -> list[float]:
-        """Seconds of a run of each in its best round; rounds of all in turn, so that all have the machine's good times."""
+        """Seconds of a run of each in its best round; rounds of all in turn, so that all have the good times."""
         sessions = [_session(self.runtime, model, threads) for model in models]
         rounds = zip(*(_rounds(session, feed, self.effort) for session in sessions), strict=True)
         return [min(taken) for taken in zip(*rounds, strict=True)]

@@ -33,13 +33,14 @@ _TURNS = 4
 
 
 def profile_native(
-    model: Path | bytes, feed: Mapping[str, Array], threads: int = 1, effort: Effort = Effort()
+    model: Path | bytes, feed: Mapping[str, Array], threads: int = 1, effort: Effort | None = None
 ) -> GraphProfile:
     """Run a graph again and again, with and without a clock between its instructions.
 
     feed:   as for `profile_graph`
     errors: those of NativeGraph
     """
+    effort = effort or Effort()
     graph = NativeGraph(model, threads)
     feed = graph.read_from(feed)
     bound, plan = BoundProgram(graph.session, feed), graph.session.plan
@@ -90,9 +91,8 @@ def _operator(plan: Plan, instruction: Instruction, sizes: Mapping[str, int], ti
         moved[tensor.kind] += tensor.size_bytes
     last = plan.content.nodes[max(instruction.nodes)]
     macs = instruction.macs * sizes.get(instruction.varying or "", 1)
-    work = OperatorWork(
-        **{f"{kind}_bytes": size for kind, size in moved.items()}, macs=macs, int8=_is_int8(instruction)
-    )
+    int8 = instruction.operator == "linear"
+    work = OperatorWork(moved["weight"], moved["state"], moved["activation"], macs, int8)
     op_type = _NAMES.get(instruction.operator, instruction.operator.capitalize())
     return Operator(last.name or last.outputs[0], op_type, tuple(read), (written,), time_us, work)
 
@@ -107,10 +107,6 @@ def _tensor(plan: Plan, view: View, sizes: Mapping[str, int]) -> Tensor:
     repeated = all(isinstance(size, int) for size in view.shape)
     distinct = (size for size, stride in zip(shape, view.strides, strict=True) if stride or not repeated)
     return Tensor(name, view.dtype, tuple(distinct) if kind == "weight" else shape, kind)
-
-
-def _is_int8(instruction: Instruction) -> bool:
-    return instruction.operator == "linear"
 
 
 def _is_state(name: str) -> bool:

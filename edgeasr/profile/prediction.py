@@ -46,7 +46,7 @@ REFERENCES = {
     # An AMD EPYC of 2021 without AVX-512, the least of nine and the mean of two runs beside other programs. Products in
     # int8 reach 0.7 of the pipes with hundreds of rows, and 0.4 of that with the four of a chunk.
     "onnxruntime": Reference(2650, operator_us=2.3, tensor_us=0.86, product_us=2.1, fp32_share=0.7, int8_share=0.28),
-    # An AMD EPYC with AVX-512, beside other programs; its products with the four rows of a chunk reach 0.65 of the pipes.
+    # An AMD EPYC with AVX-512, beside other programs, where products with the four rows of a chunk reach 0.65.
     "native": Reference(3840, operator_us=0.18, tensor_us=0.0, product_us=0.22, fp32_share=0.7, int8_share=0.5),
 }
 MEMORY_SHARE = 0.5  # of the board's memory that a recogniser may fill

@@ -68,7 +68,7 @@ class _Links:
         self.readers = readers
 
     def take(self, group: Group) -> None:
-        """Its nodes, but for what other groups need as well: numbers that are quantised are multiplied more than once."""
+        """Its nodes, but for what other groups need as well: what is quantised may be multiplied more than once."""
         self.taken |= {number for number in group.nodes if self.nodes[number].op_type != "DynamicQuantizeLinear"}
 
     def only(self, name: str, op_type: str) -> int | None:

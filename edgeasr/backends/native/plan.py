@@ -71,7 +71,12 @@ class Buffer:
 
 @dataclass(frozen=True)
 class View:
-    """A tensor in a buffer. strides: in elements; offset: in bytes; a size that varies is a name, strides then unknown"""
+    """A tensor in a buffer.
+
+    shape:   a size that varies is a name; strides are unknown then
+    strides: in elements
+    offset:  in bytes
+    """
 
     buffer: Buffer
     dtype: str
@@ -118,7 +123,7 @@ class Cut(NamedTuple):
     """An output of which only the first elements along an axis count, as many as a number in the scratch says."""
 
     axis: int
-    count: str  # name of an output that was added for it
+    until: str  # name of an output that was added for it
 
 
 @dataclass(frozen=True)
@@ -400,8 +405,8 @@ class _Planner:
             view = self._as_dense(view)
             self._named(node.outputs[0], replace(view, shape=shape, strides=_dense(shape)))
             return
-        kept = iter([stride for size, stride in zip(view.shape, view.strides, strict=True) if size != 1])
-        strides = tuple(0 if size == 1 else next(kept) for size in shape)
+        steps = iter([stride for size, stride in zip(view.shape, view.strides, strict=True) if size != 1])
+        strides = tuple(0 if size == 1 else next(steps) for size in shape)
         self._named(node.outputs[0], replace(view, shape=shape, strides=strides))
 
     def _new_shape(self, node: GraphNode, view: View) -> tuple[Any, ...]:
@@ -410,8 +415,8 @@ class _Planner:
             return view.shape
         if node.op_type == "Unsqueeze":
             rank = len(view.shape) + len(numbers)
-            added, sizes = {number % rank for number in numbers}, iter(view.shape)
-            return tuple(1 if axis in added else next(sizes) for axis in range(rank))
+            added, left = {number % rank for number in numbers}, iter(view.shape)
+            return tuple(1 if axis in added else next(left) for axis in range(rank))
         if node.op_type == "Squeeze":
             rank = len(view.shape)
             gone = {number % rank for number in numbers} or {i for i, size in enumerate(view.shape) if size == 1}
@@ -561,15 +566,15 @@ class _Planner:
         to = self._made(node.outputs[0], x.dtype, shape)
         views = [_broadcast(view, shape) for view in (condition, x, y)]
         sizes, (_, *strides) = _merged(shape, (to, *views))
-        reads = [argument for view, own in zip(views, strides, strict=True) for argument in (view, *_padded(own))]
+        reads: list[int | View] = []
+        for view, own in zip(views, strides, strict=True):
+            reads += [view, *_padded(own)]
         self._emit("where", to.item_bytes, len(sizes), *_padded(sizes), to, *reads)
 
     def _reduce(self, node: GraphNode) -> None:
         x = self._as_dense(self._view(node.inputs[0]))
         rank = len(x.shape)
-        given = (
-            self._numbers(node.inputs[1]) if len(node.inputs) > 1 else list(node.attributes.get("axes", range(rank)))
-        )
+        given = self._numbers(node.inputs[1]) if len(node.inputs) > 1 else node.attributes.get("axes", range(rank))
         axes = sorted(number % rank for number in given)
         if axes != list(range(axes[0], axes[-1] + 1)) or x.dtype not in ("float32", "int64"):
             raise UnsupportedGraphError(f"got {node.op_type} of {x.dtype} over the axes {axes}")
@@ -627,12 +632,14 @@ class _Planner:
         to = self._made(node.outputs[0], x.dtype, (*batches, m, n))
         x, y = _broadcast(x, (*batches, m, k)), _broadcast(y, (*batches, k, n))
         missing = 3 - len(batches)
-        strides = [argument for view in (to, x, y) for argument in (view, *[0] * missing, *view.strides)]
+        strides: list[int | View] = []
+        for view in (to, x, y):
+            strides += [view, *[0] * missing, *view.strides]
         sizes = (*[1] * missing, *batches, m, n, k)
         self._emit("product", *sizes, _bits(attributes.get("alpha", 1.0)), *strides, macs=math.prod(sizes))
 
     def _turned(self, view: View, batch: int, last: int) -> View:
-        """As FusedMatMul does: `batch` moves the first axis behind all others but the last, `last` swaps the last two."""
+        """As FusedMatMul: `batch` moves the first axis behind all others but the last, `last` swaps the last two."""
         order = list(range(len(view.shape)))
         if batch:
             order = [*order[1:-1], order[0], order[-1]]
@@ -645,9 +652,7 @@ class _Planner:
         weights = self._arrays[group.tensors["weights"]]
         scales = self._arrays[group.tensors["scales"]].reshape(-1)
         if weights.ndim != 2 or weights.dtype != np.int8 or x.shape[-1] != weights.shape[0]:
-            raise UnsupportedGraphError(
-                f"got weights {list(weights.shape)} of {weights.dtype.name} for {list(x.shape)}"
-            )
+            raise UnsupportedGraphError(f"got weights {weights.dtype.name} {list(weights.shape)} for {list(x.shape)}")
         k, n = weights.shape
         if not self._layout.eight_bits and np.abs(weights.astype(np.int16)).max(initial=0) > _SEVEN_BITS:
             raise UnsupportedGraphError("got weights of 8 bits, which this processor multiplies with 7 bits only")

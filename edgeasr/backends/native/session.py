@@ -43,12 +43,12 @@ class NativeSession:
         # Of inputs with sizes that vary: the axis, the number of the size, and its largest value.
         self.varying = {
             name: [
-                (axis, self.plan.varying.index(size), (most or {})[size])
+                (axis, self.plan.varying.index(str(size)), (most or {})[str(size)])
                 for axis, size in enumerate(spec.shape)
-                if size in self.plan.varying
+                if str(size) in self.plan.varying
             ]
             for name, spec in self.inputs.items()
-            if any(size in self.plan.varying for size in spec.shape)
+            if set(map(str, spec.shape)) & set(self.plan.varying)
         }
         self._scratches: list[NDArray[np.uint8]] = []
 
@@ -63,7 +63,7 @@ class NativeSession:
         made = bound.outputs
         for name, cut in self.plan.cuts.items():
             chosen = [slice(None)] * made[name].ndim
-            chosen[cut.axis] = slice(0, int(made[cut.count].reshape(-1)[0]))
+            chosen[cut.axis] = slice(0, int(made[cut.until].reshape(-1)[0]))
             made[name] = np.ascontiguousarray(made[name][tuple(chosen)])
         return [made[name] for name in names or self.outputs]
 
@@ -139,7 +139,7 @@ class Binding:
         self.sizes = (ctypes.c_int64 * max(1, len(plan.varying)))()
 
     def bind_input(self, name: str, device: str, number: int, dtype: Any, shape: Sequence[int], place: int) -> None:
-        """Read an input there, which is as the graph has it. errors: ValueError where a size that varies is too large"""
+        """Read an input there. errors: ValueError where a size that varies is too large"""
         del device, number, dtype
         session = self._session
         for axis, which, most in session.varying.get(name, ()):
