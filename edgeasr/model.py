@@ -63,9 +63,8 @@ class AcousticModel:
     """Features in, token log-probabilities out, one chunk at a time. Streams share a model; each has its state.
 
     bundle:  a checked bundle
-    backend: one of edgeasr.backends, or an artefact; None takes what the bundle's default artefact asks for. Where that
-             is ONNX Runtime on one thread, and it was not asked for by its name, C of our own runs in its place if this
-             machine has a compiler
+    backend: one of edgeasr.backends, or an artefact; None takes what the bundle's default artefact asks for, but in
+             the place of ONNX Runtime on one thread C of our own, if this machine has a compiler
     threads: of the backend's matrix products; one is best for chunks of this size
     errors:  BundleError for a bundle without an artefact for the backend, or whose files are not what its manifest says
     """
@@ -77,7 +76,7 @@ class AcousticModel:
         self._bundle = bundle
         self.tokenizer = Tokenizer(bundle.tokens)
         _check_signature(bundle)
-        if self.backend == "onnxruntime" != backend and threads == 1 and NATIVE in backends_of(self.artefact):
+        if backend is None and self.backend == "onnxruntime" and threads == 1 and NATIVE in backends_of(self.artefact):
             self.backend = NATIVE
         try:
             self._load_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ import tempfile
 from pathlib import Path
 
 from edgeasr.errors import NativeCodeError
+
+_log = logging.getLogger(__name__)
 
 _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC", "-pthread")
@@ -34,6 +37,7 @@ def load_native(name: str, source: str, folder: Path, flags: tuple[str, ...] = (
             return _loaded(kept)
         except NativeCodeError:
             pass  # of another machine or half written: compiled again below
+    _log.warning("edgeasr: compiling %s.c for this processor, once; seconds, on a small board half a minute", name)
     with tempfile.TemporaryDirectory() as made:
         library = Path(made, f"{name}.so")
         _compile(compiler, name, source, flags, library)

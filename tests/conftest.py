@@ -1,6 +1,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 import soundfile
 from hypothesis import settings
 
+from edgeasr.backends.native.library import native_library
+from edgeasr.errors import NativeCodeError
+
 # The same examples everywhere, and no test that fails because a machine is slow.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
@@ -25,6 +29,8 @@ def user_folders(tmp_path_factory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patched.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        with suppress(NativeCodeError):
+            native_library()  # compiled here, no program says in the middle of a test that it is
         yield
 
 

@@ -1,4 +1,4 @@
-"""Time of a step whose graph is as the exporter leaves it, in int8, and of the shipped one, in turns.
+"""Time of a step whose graph is as the exporter leaves it, in int8, of the shipped one, and of that in C, in turns.
 
 python tests/step_before_and_after.py [BUNDLE ...]
 
@@ -30,7 +30,8 @@ def main() -> None:
         bundles = [as_exported.path, *sys.argv[1:], default_bundle()]
         command = [sys.executable, Path(__file__).with_name("artefacts_in_turns.py")]
         for bundle in bundles:
-            command += [bundle, KIND]
+            command += [bundle, "onnxruntime"]
+        command += [default_bundle(), "native"]
         subprocess.run(command, check=True)
 
 
