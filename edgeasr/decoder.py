@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -175,7 +175,9 @@ class Spelling:
 
     def copy(self) -> Spelling:
         """One that goes on by itself."""
-        return Spelling(self._frame_s, [replace(held) for held in self.unfinished], self.finished)
+        # Four times as fast as dataclasses.replace, and this is asked for with every guess.
+        held = [Emission(one.letters, one.start_frame, one.end_frame, one.log_prob) for one in self.unfinished]
+        return Spelling(self._frame_s, held, self.finished)
 
     def take(self, token: str, frame: int, log_prob: float) -> bool:
         """The next token. returns: whether it has letters"""
