@@ -23,7 +23,7 @@ from edgeasr.errors import BundleError, ConfigError, NativeCodeError, Unsupporte
 from edgeasr.lexicon_search import WordGraph
 from edgeasr.memory import MemoryKeeper, Rules, Slots
 from edgeasr.tokenizer import Tokenizer
-from edgeasr.transducer import Transducer
+from edgeasr.transducer import PieceFinder
 from edgeasr.word_tables import keep_tables, word_graph
 
 Floats = NDArray[np.float32]
@@ -134,7 +134,7 @@ class AcousticModel:
         return word_graph(*_file_of_words(self._bundle, entry), entry.search)
 
     @cached_property
-    def transducer(self) -> Transducer | None:
+    def transducer(self) -> PieceFinder | None:
         """What greedy decoding knows of the pieces before, read when first asked for; None without one.
 
         errors: BundleError for a file that is damaged
@@ -143,7 +143,9 @@ class AcousticModel:
         if entry is None:
             return None
         name = f"{entry.file} of {self._bundle.path}"
-        return Transducer.unpacked(self._bundle.content(entry.file), name)
+        from edgeasr.transducer_native import fastest_transducer  # brings the modules along that call a compiler
+
+        return fastest_transducer(self._bundle.content(entry.file), name)
 
     @cached_property
     def fingerprint(self) -> str:

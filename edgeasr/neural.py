@@ -30,18 +30,6 @@ class ReadOut:
         scores: Floats = _normal(x) @ self.output + self.output_bias
         return scores
 
-    def read_out_shapes(self, tokens: int) -> dict[str, tuple[int, ...]]:
-        """What the arrays have to be like for so many tokens."""
-        width, inner = self.output.shape[0], self.expand.shape[1]
-        return {
-            "expand": (width, inner),
-            "expand_bias": (inner,),
-            "contract": (inner, width),
-            "contract_bias": (width,),
-            "output": (width, tokens),
-            "output_bias": (tokens,),
-        }
-
 
 def silu(x: Floats) -> Floats:
     """x * sigmoid(x), by tanh, which cannot overflow."""

@@ -36,9 +36,3 @@ class PieceModel(ReadOut):
         scores -= np.log(np.exp(scores).sum())
         scores[_BLANK_ID] = 0.0
         return scores
-
-    def shapes(self, tokens: int) -> dict[str, tuple[int, ...]]:
-        """What the arrays of such a model of so many tokens have to be like."""
-        width, piece = self.output.shape[0], self.embedding.shape[1]
-        own = {"embedding": (tokens + 1, piece), "input": (self.context * piece, width), "input_bias": (width,)}
-        return own | self.read_out_shapes(tokens)

@@ -15,23 +15,19 @@ It reads the emissions themselves: as a linear function of the encoder's output 
 
 from __future__ import annotations
 
-import io
+import math
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgeasr.array_files import Arrays, read_arrays
 from edgeasr.features import Floats
 from edgeasr.neural import ReadOut, silu
 from edgeasr.piece_model import PieceModel
+from edgeasr.transducer_file import OF_TEXT, Stored, TransducerFile
 
-FORMAT_VERSION = 2
-
-_TRAIN_AGAIN = "make it again with `python -m edgeasr.train.transducer`"
-# A tenth smaller than with 8 bits, once it is compressed, and as good.
-_LARGEST = 63
-_OF_TEXT = "text."  # before the names of the language model's arrays
+_BLANK_ID = 0
 
 
 class Predicted(NamedTuple):
@@ -39,6 +35,34 @@ class Predicted(NamedTuple):
 
     part: Floats  # (D,), for the joiner
     scores: Floats  # (V,), of the language model, times its gain
+
+
+class Found(NamedTuple):
+    """A piece in one of several frames."""
+
+    row: int
+    token_id: int
+    log_prob: float
+
+
+class PieceFinder(Protocol):
+    """What decoding needs of a transducer: `Transducer` says more, `NativeTransducer` computes the same in C."""
+
+    @property
+    def behind(self) -> int: ...
+    @property
+    def ahead(self) -> int: ...
+    @property
+    def absent(self) -> Floats: ...
+    @property
+    def vocabulary_size(self) -> int: ...
+    @property
+    def begin(self) -> tuple[int, ...]: ...
+
+    def project(self, log_probs: Floats) -> Floats: ...
+    def hear(self, frames: Floats, starts: NDArray[np.intp]) -> Floats: ...
+    def predict(self, context: tuple[int, ...]) -> Predicted: ...
+    def first_piece(self, heard: Floats, predicted: Predicted, log_probs: Floats) -> Found | None: ...
 
 
 @dataclass(frozen=True)
@@ -82,8 +106,12 @@ class Transducer(ReadOut):
         projected: Floats = log_probs @ self.projection + self.projection_bias
         return projected
 
-    def hear(self, windows: Floats) -> Floats:
-        """Projected frames of n windows, (n, behind + 1 + ahead, P), to the acoustic part, (n, D)."""
+    def hear(self, frames: Floats, starts: NDArray[np.intp]) -> Floats:
+        """Projected frames, (T, P), in n windows of behind + 1 + ahead to the acoustic part, (n, D).
+
+        starts: the first frame of each window, (n,)
+        """
+        windows = frames[starts[:, None] + np.arange(self.behind + 1 + self.ahead)]
         heard: Floats = windows.reshape(len(windows), -1) @ self.acoustic
         return heard
 
@@ -102,86 +130,46 @@ class Transducer(ReadOut):
         scores: Floats = joined + self.gain * log_probs + predicted.scores
         return scores
 
-    def packed(self) -> bytes:
-        """The file: a zip of arrays (npz, nothing pickled), matrices as 7-bit numbers with a scale an output."""
-        arrays: dict[str, Any] = {
-            "format": np.array([FORMAT_VERSION, self.behind, self.ahead, self.context], np.int64),
-            "gain": np.array(self.gain, np.float32),
-            "text_gain": np.array(self.text_gain, np.float32),
-        }
-        for name, array in self._named_arrays().items():
-            if array.ndim == 1 or name == "projection":
-                arrays[name] = array.astype(np.float16)
-            else:
-                scale = np.abs(array).max(axis=0) / _LARGEST
-                arrays[name] = np.rint(array / np.maximum(scale, 1e-12)).astype(np.int8)
-                arrays[f"{name}.scale"] = scale.astype(np.float32)
-        stream = io.BytesIO()
-        np.savez_compressed(stream, **arrays)
-        return stream.getvalue()
+    def first_piece(self, heard: Floats, predicted: Predicted, log_probs: Floats) -> Found | None:
+        """The first of n frames whose best token is a piece; None where the blank is best in all. Arguments as above"""
+        scores = self.join(heard, predicted, log_probs)
+        best = scores.argmax(axis=1)
+        rows = np.flatnonzero(best != _BLANK_ID)
+        if not len(rows):
+            return None
+        row, token_id = int(rows[0]), int(best[rows[0]])
+        return Found(row, token_id, -math.log(np.exp(scores[row] - scores[row, token_id]).sum()))
 
-    def _named_arrays(self) -> dict[str, Floats]:
+    def to_file(self) -> TransducerFile:
+        """Matrices as 7-bit numbers with a scale an output, the rest in half precision."""
         own = {name: getattr(self, name) for name in _array_names(Transducer)}
-        return own | {_OF_TEXT + name: getattr(self.text, name) for name in _array_names(PieceModel)}
+        own |= {OF_TEXT + name: getattr(self.text, name) for name in _array_names(PieceModel)}
+        arrays = {
+            name: Stored(array.astype(np.float16))
+            if array.ndim == 1 or name == "projection"
+            else Stored.quantized(array)
+            for name, array in own.items()
+        }
+        return TransducerFile(self.behind, self.ahead, self.context, self.gain, self.text_gain, arrays)
+
+    @classmethod
+    def of(cls, file: TransducerFile) -> Transducer:
+        """What was read from a file."""
+        own = {name: file.arrays[name].floats for name in _array_names(Transducer)}
+        text = PieceModel(
+            file.context, **{name: file.arrays[OF_TEXT + name].floats for name in _array_names(PieceModel)}
+        )
+        return cls(file.behind, file.ahead, **own, gain=file.gain, text=text, text_gain=file.text_gain)
+
+    def packed(self) -> bytes:
+        """The file: a zip of arrays (npz, nothing pickled)."""
+        return self.to_file().packed()
 
     @classmethod
     def unpacked(cls, content: bytes, name: str) -> Transducer:
         """What a file holds. errors: BundleError for one that is damaged or something else; name: what it calls it"""
-        return read_arrays(content, _checked, name=f"transducer {name}", writer="training", mend=_TRAIN_AGAIN)
+        return cls.of(TransducerFile.read(content, name))
 
 
 def _array_names(kind: type[Transducer | PieceModel]) -> list[str]:
     return [field.name for field in fields(kind) if field.type == "Floats"]
-
-
-def _checked(arrays: Arrays) -> Transducer:
-    """errors: LookupError or ValueError for arrays that are no transducer"""
-    version, behind, ahead, context = (int(value) for value in arrays["format"])
-    if version != FORMAT_VERSION:
-        raise ValueError(f"format version {version}, wanted {FORMAT_VERSION}")
-    if min(behind, ahead) < 0 or context < 1:
-        raise ValueError(f"got a window from -{behind} to {ahead} and a context of {context}")
-    own = {name: _floats(arrays, name) for name in _array_names(Transducer)}
-    of_text = {name: _floats(arrays, _OF_TEXT + name) for name in _array_names(PieceModel)}
-    gain, text_gain = float(_floats(arrays, "gain")), float(_floats(arrays, "text_gain"))
-    text = PieceModel(context, **of_text)
-    transducer = Transducer(behind, ahead, **own, gain=gain, text=text, text_gain=text_gain)
-    _check_shapes(own, _shapes(transducer), "")
-    _check_shapes(of_text, text.shapes(transducer.vocabulary_size), _OF_TEXT)
-    return transducer
-
-
-def _floats(arrays: Arrays, name: str) -> Floats:
-    """errors: LookupError for an array that is not there, ValueError for one that holds no numbers"""
-    array = arrays[name].astype(np.float32)
-    scale = arrays.get(f"{name}.scale")
-    if scale is not None and scale.shape != array.shape[1:]:
-        raise ValueError(f"the scale of {name} has the shape {scale.shape}, wanted {array.shape[1:]}")
-    found: Floats = array if scale is None else array * scale.astype(np.float32)
-    if not np.isfinite(found).all():
-        raise ValueError(f"{name} has values that are no numbers")
-    return found
-
-
-def _shapes(t: Transducer) -> dict[str, tuple[int, ...]]:
-    """What the arrays have to be like."""
-    width, tokens = t.output.shape
-    frame, piece = t.projection.shape[1], t.embedding.shape[1]
-    known = min(t.context, max(1, len(t.predictor) // piece))
-    own = {
-        "projection": (tokens, frame),
-        "projection_bias": (frame,),
-        "absent": (frame,),
-        "acoustic": ((t.behind + 1 + t.ahead) * frame, width),
-        "embedding": (tokens + 1, piece),
-        "predictor": (known * piece, width),
-        "bias": (width,),
-    }
-    return own | t.read_out_shapes(tokens)
-
-
-def _check_shapes(arrays: Arrays, wanted: dict[str, tuple[int, ...]], prefix: str) -> None:
-    """errors: ValueError for matrices that do not fit each other"""
-    for name, shape in wanted.items():
-        if arrays[name].shape != shape:
-            raise ValueError(f"{prefix}{name} has the shape {arrays[name].shape}, wanted {shape}")

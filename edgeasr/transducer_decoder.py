@@ -13,7 +13,7 @@ from edgeasr.decoder import Emission, SegmentClock, Spelling, Word, best_tokens
 from edgeasr.errors import BundleError
 from edgeasr.features import Floats
 from edgeasr.tokenizer import Tokenizer
-from edgeasr.transducer import Predicted, Transducer
+from edgeasr.transducer import PieceFinder, Predicted
 
 # A blank that CTC is so sure of stays one, and costs nothing.
 SURE_BLANK = math.log(0.95)
@@ -45,7 +45,7 @@ class TransducerDecoder(SegmentClock):
     errors:  BundleError for a transducer of other tokens
     """
 
-    def __init__(self, transducer: Transducer, tokenizer: Tokenizer, frame_s: float) -> None:
+    def __init__(self, transducer: PieceFinder, tokenizer: Tokenizer, frame_s: float) -> None:
         super().__init__(frame_s)
         if transducer.vocabulary_size != len(tokenizer):
             raise BundleError(
@@ -89,13 +89,13 @@ class TransducerDecoder(SegmentClock):
         emissions = log_probs.astype(np.float32)
         self._open = np.concatenate([self._open, emissions])
         self._frames = np.concatenate([self._frames, self._transducer.project(emissions)])
-        self._decide(max(0, len(self._open) - self._transducer.ahead))
+        self._decide(max(0, len(self._open) - self._transducer.ahead), self._frames)
         self._hypothesis = None
 
     def hypothesis(self) -> tuple[Word, ...]:
         """Words of the current segment so far; those that are not stable may change."""
         if self._hypothesis is None:
-            spelling = self._spelling.copy()
+            spelling = self._spelling.copy() if self._guesses else self._spelling
             for guess in self._guesses:
                 self._spell(spelling, guess)
             self._hypothesis = spelling.words
@@ -103,7 +103,9 @@ class TransducerDecoder(SegmentClock):
 
     def finish(self) -> None:
         """As in `Decoder`: the open frames are decided as though nothing followed."""
-        self._decide(len(self._open))
+        transducer = self._transducer
+        absent = np.tile(transducer.absent, (transducer.ahead, 1))
+        self._decide(len(self._open), np.concatenate([self._frames, absent]))
         self._hypothesis = None
 
     def reset(self, start_frame: int | None = None) -> None:
@@ -145,31 +147,24 @@ class TransducerDecoder(SegmentClock):
         if token_id != _BLANK_ID:
             self._sound_end_frame = self._next_frame
 
-    def _decide(self, count: int) -> None:
-        """Take the first open frames for good; what is not there of those ahead of them is absent."""
+    def _decide(self, count: int, frames: Floats) -> None:
+        """Take the first open frames for good. frames: projected, from `behind` before the first to all that count"""
         unsure = np.flatnonzero(self._open[:count, _BLANK_ID] < SURE_BLANK)
         if len(unsure):
-            transducer = self._transducer
-            frames = np.concatenate([self._frames, np.tile(transducer.absent, (transducer.ahead, 1))])
-            places = np.arange(transducer.behind + 1 + transducer.ahead)
-            self._join(unsure, transducer.hear(frames[unsure[:, None] + places]))
+            self._find(unsure, self._transducer.hear(frames, unsure))
         self._drop(count)
 
-    def _join(self, unsure: NDArray[np.intp], acoustic: Floats) -> None:
-        """Take the pieces of open frames. unsure: which frames, (n,); acoustic: of these, (n, D)"""
+    def _find(self, unsure: NDArray[np.intp], heard: Floats) -> None:
+        """Take the pieces of open frames. unsure: which frames, (n,); heard: the acoustic part of these, (n, D)"""
         emissions, first = self._open[unsure], self._next_frame - len(self._open)
         at = 0
         while at < len(unsure):
             # All that are left, as though nothing were heard: the first that is a piece is right.
-            scores = self._transducer.join(acoustic[at:], self._prediction(), emissions[at:])
-            best = scores.argmax(axis=1)
-            pieces = np.flatnonzero(best != _BLANK_ID)
-            if not len(pieces):
+            found = self._transducer.first_piece(heard[at:], self._prediction(), emissions[at:])
+            if found is None:
                 return
-            found = int(pieces[0])
-            piece, row = int(best[found]), scores[found]
-            self._take(_Heard(piece, first + int(unsure[at + found]), -math.log(np.exp(row - row[piece]).sum())))
-            at += found + 1
+            at += found.row + 1
+            self._take(_Heard(found.token_id, first + int(unsure[at - 1]), found.log_prob))
 
     def _prediction(self) -> Predicted:
         """What follows the context; asked for in every chunk, and another after each piece alone."""
