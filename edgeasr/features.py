@@ -94,10 +94,15 @@ def log_mel(waveform: Floats, config: FeatureConfig) -> Floats:
 
 
 class LogMel:
-    """Incremental `log_mel`: samples in, whole frames out; the frames are those of the whole waveform."""
+    """Incremental `log_mel`: samples in, whole frames out; the frames are those of the whole waveform.
+
+    In C where that can be compiled, which gives the same but for rounding.
+    """
 
     def __init__(self, config: FeatureConfig) -> None:
-        self.config = config
+        from edgeasr.log_mel_native import fastest_log_mel
+
+        self.config, self._log_mel = config, fastest_log_mel(config)
         self.reset()
 
     def reset(self) -> None:
@@ -111,6 +116,6 @@ class LogMel:
         returns:  (T, num_mels), T may be 0
         """
         samples = np.concatenate([self._pending, waveform])
-        frames = log_mel(samples, self.config)
+        frames = self._log_mel(samples)
         self._pending = samples[len(frames) * self.config.hop_length :]
         return frames
