@@ -14,8 +14,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CLIP := edgeasr/models/demo.flac
 
-# Debian's packages: what the product needs, and what the tests need beside it (speech, a virtual microphone, a browser).
-PACKAGES := libportaudio2
+# Debian's packages: what the product needs (without a compiler it is slower), and what the tests need beside it (speech, a virtual microphone, a browser).
+PACKAGES := libportaudio2 gcc libc6-dev
 TEST_PACKAGES := $(if $(PACKAGES),espeak-ng flite libasound2-plugins pulseaudio pulseaudio-utils \
     chromium chromium-driver shellcheck)
 # Compilers and an emulator for the firmware. What is missing of them is skipped by the tests.

@@ -20,6 +20,7 @@ _FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC", "-pthread")
 # A compiler for Arm may know only the second; any knows none.
 _TUNINGS = (("-march=native",), ("-mcpu=native",), ())
 _COMPILE_S = 120
+_INSTALL = "apt-get install gcc libc6-dev"
 
 
 def load_native(name: str, source: str, folder: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL:
@@ -59,7 +60,7 @@ def _compiler() -> str:
     for name in filter(None, (os.environ.get("CC"), *_COMPILERS)):
         if path := shutil.which(name):
             return path
-    raise NativeCodeError(f"found no C compiler ({', '.join(_COMPILERS)}): apt-get install gcc libc6-dev")
+    raise NativeCodeError(f"found no C compiler ({', '.join(_COMPILERS)})", fix=_INSTALL)
 
 
 def _digest(source: str, compiler: str, flags: tuple[str, ...]) -> str:
@@ -84,7 +85,7 @@ def _compile(compiler: str, name: str, source: str, flags: tuple[str, ...], libr
         if done.returncode == 0:
             return
         said = next(iter(done.stderr.strip().splitlines()), f"exit code {done.returncode}")
-    raise NativeCodeError(f"{compiler} cannot compile {name}.c ({said}): apt-get install gcc libc6-dev")
+    raise NativeCodeError(f"{compiler} cannot compile {name}.c ({said})", fix=_INSTALL)
 
 
 def _keep(library: Path, kept: Path) -> None:

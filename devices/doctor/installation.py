@@ -9,10 +9,11 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 from edgeasr.backends import installed_runtimes
+from edgeasr.backends.native.library import native_library
 from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.devices.doctor.examination import Check, Circumstances, Finding
 from edgeasr.devices.hardware import POINTER_BITS, program_architecture
-from edgeasr.errors import ConfigError
+from edgeasr.errors import ConfigError, NativeCodeError
 from edgeasr.settings import is_open_to_others, read_files
 
 GROUP = "installation"
@@ -29,6 +30,7 @@ def checks(given: Circumstances) -> list[Check]:
     return [
         Check(GROUP, "packages", packages),
         Check(GROUP, "wheels", wheels, limit_s=_PATIENCE_S + 5),
+        Check(GROUP, "compiler", compiler, limit_s=150),
         Check(GROUP, "model", lambda: model(given.model), limit_s=60),
         Check(GROUP, "configuration", lambda: configuration(given), limit_s=30),
     ]
@@ -117,6 +119,16 @@ def _tag(name: str) -> str:
     except metadata.PackageNotFoundError:
         return ""
     return next((line.removeprefix("Tag: ").strip() for line in lines if line.startswith("Tag: ")), "")
+
+
+def compiler() -> Finding:
+    """Whether C of this package can be compiled, or was."""
+    try:
+        native_library()
+    except NativeCodeError as error:
+        reason = str(error).removesuffix(f": {error.fix}")
+        return Finding("warn", f"{reason}, so ONNX Runtime and numpy do what C would in less time", error.fix or "")
+    return Finding("ok", "C of this package is compiled for this processor")
 
 
 def model(path: str | None) -> Finding:

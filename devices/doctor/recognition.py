@@ -66,7 +66,7 @@ class _Runs:
         profiled = profile_model(model, self._bundle, DEMO_RECORDING, quick=True)
         found = detect(self._given.root)
         chunk_ms = model.config.chunk_ms
-        told = predict(found.profile, step_work(profiled.step, chunk_ms, resident))
+        told = predict(found.profile, step_work(profiled.step, chunk_ms, resident), backend=model.backend)
         text = (
             f"{told.time_ms:.1f} ms for the encoder's {chunk_ms} ms on {told.device}, bound by {told.bound}: "
             f"{'real time is met' if told.real_time else 'real time is not met'}"
