@@ -10,7 +10,7 @@ import numpy as np
 from edgeasr.config import ModelConfig
 from edgeasr.profile.bandwidth import BandwidthPoint
 from edgeasr.profile.counters import Counted
-from edgeasr.profile.machine import CacheLevel, Machine
+from edgeasr.profile.machine import CacheLevel, Costs, Machine
 from edgeasr.profile.model_profile import Fed, ModelProfile
 from edgeasr.profile.operators import GraphProfile, Operator
 from edgeasr.profile.report import Measured, profile_report
@@ -34,11 +34,12 @@ MACHINE = Machine(
     ),
     fp32_gflops={1: 20.0, 2: 40.0},
     int8_gops={1: 100.0, 2: 200.0},
-    operator_us=1.0,
-    tensor_us=0.5,
-    product_us=3.0,
-    few_rows_gops=50.0,
-    operator_gb_per_s=20.0,
+    costs={
+        "onnxruntime": Costs(
+            operator_us=1.0, tensor_us=0.5, product_us=3.0, few_rows_gops=50.0, operator_gb_per_s=20.0
+        ),
+        "native": Costs(operator_us=0.1, tensor_us=0.0, product_us=0.2, few_rows_gops=80.0, operator_gb_per_s=30.0),
+    },
     kernel_source="numpy",
     missing=("a compiler: there is none",),
 )

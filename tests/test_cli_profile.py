@@ -6,6 +6,7 @@ from runpy import run_path
 import pytest
 
 from edgeasr.cli import profile as profile_command
+from edgeasr.errors import NativeCodeError
 from edgeasr.onnx_reader import read_onnx
 from edgeasr.profile import model_profile, profiler
 from edgeasr.profile.operators import Effort
@@ -17,9 +18,12 @@ edgeasr = run_path(str(TESTS / "scripted_model.py"))["edgeasr"]
 STEP = Path(profiler.__file__).parents[1] / "models" / "tiny-en" / "step.int8.onnx"
 
 
-@pytest.fixture(scope="module")
-def shipped():
-    return load_model()
+@pytest.fixture(scope="module", params=["native", "onnxruntime"])
+def shipped(request):
+    try:
+        return load_model(backend=request.param)
+    except NativeCodeError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture
@@ -46,7 +50,9 @@ def test_a_profile_of_the_shipped_model(shipped, fast, tmp_path):
     found = json.loads(out)
     assert fast == [(True, True)]
     assert (found["model"], found["artefact"], found["decoder"]) == ("tiny-en", shipped.artefact, "greedy")
+    assert found["backend"] == shipped.backend
     assert found["step"]["weight_bytes"] == read_onnx(STEP).weight_bytes
+    assert (found["step"]["profiled_us"] is None) == (shipped.backend == "native")
     assert found["memory"]["every_s"] == pytest.approx(4.0)
     assert found["run"]["audio_s"] == pytest.approx(2.0, abs=0.05)
     assert found["run"]["chunks"] >= 12

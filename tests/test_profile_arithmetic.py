@@ -2,6 +2,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from edgeasr.errors import NativeCodeError
 from edgeasr.profile import arithmetic
 from edgeasr.profile.arithmetic import Effort, fp32_product, int8_products, measure_arithmetic, usual_operators
 from edgeasr.profile.onnx_writer import Node, Value, serialised
@@ -68,15 +69,26 @@ def test_rates_are_operations_over_the_best_time(monkeypatch):
     monkeypatch.setattr(arithmetic, "usual_operators", note("usual", lambda length: (0.5 + 99.0 / 4) * length))
     monkeypatch.setattr(arithmetic, "_sums", note("sums", sums_us))
     monkeypatch.setattr(arithmetic, "_side_by_side", note("wide", lambda count: count * (0.5 + 2 * 0.25)))
-    monkeypatch.setattr(arithmetic, "_session", lambda model, threads: (model, threads))
-    monkeypatch.setattr(arithmetic, "_rounds", lambda session, feed, effort: [3.0, seconds[session[0]] / session[1]])
+    monkeypatch.setattr(arithmetic, "_runtimes", lambda: ("onnxruntime", "native"))
+    monkeypatch.setattr(arithmetic, "_session", lambda runtime, model, threads: (runtime, model, threads))
+
+    def rounds(session, feed, effort):
+        """Natively all takes half of the time."""
+        runtime, model, threads = session
+        return [3.0, seconds[model] / threads / (2 if runtime == "native" else 1)]
+
+    monkeypatch.setattr(arithmetic, "_rounds", rounds)
     found = measure_arithmetic((1, 2), Effort(shapes=((64, 100, 50),)))
     operations = 2 * 64 * 100 * 50
     assert found.fp32_gflops == pytest.approx({1: operations / 200e-6 / 1e9, 2: 2 * operations / 200e-6 / 1e9})
-    assert found.int8_gops == pytest.approx({1: operations / 100e-6 / 1e9, 2: 2 * operations / 100e-6 / 1e9})
-    assert (found.operator_us, found.product_us, found.tensor_us) == pytest.approx((0.5, 2.0, 0.25))
-    assert found.few_rows_gops == pytest.approx(2 * 4 * (256**2 - 64**2) / 2e-6 / 1e9)
-    assert found.operator_gb_per_s == pytest.approx(3 * 4 * (100 - 4) * 192 / 2e-6 / 1e9)
+    # On one thread the native backend's products are the faster ones; it has no more threads.
+    assert found.int8_gops == pytest.approx({1: 2 * operations / 100e-6 / 1e9, 2: 2 * operations / 100e-6 / 1e9})
+    for runtime, faster in (("onnxruntime", 1), ("native", 2)):
+        costs = found.costs[runtime]
+        taken_us = costs.operator_us, costs.product_us, costs.tensor_us
+        assert taken_us == pytest.approx((0.5 / faster, 2.0 / faster, 0.25 / faster))
+        assert costs.few_rows_gops == pytest.approx(faster * 2 * 4 * (256**2 - 64**2) / 2e-6 / 1e9)
+        assert costs.operator_gb_per_s == pytest.approx(faster * 3 * 4 * (100 - 4) * 192 / 2e-6 / 1e9)
 
 
 def test_it_measures_with_the_runtime():
@@ -86,7 +98,16 @@ def test_it_measures_with_the_runtime():
     assert shares == [0.0, 0.25, 0.5, 0.75]
     assert set(found.fp32_gflops) == set(found.int8_gops) == {1, 2}
     assert all(0 < rate < 1e6 for rate in (*found.fp32_gflops.values(), *found.int8_gops.values()))
-    assert 0 <= found.operator_us < 1e4
+    for costs in found.costs.values():
+        assert 0 <= costs.operator_us < 1e4
+
+
+def test_without_a_compiler_only_one_runtime_has_costs(monkeypatch):
+    def none():
+        raise NativeCodeError("found no C compiler")
+
+    monkeypatch.setattr(arithmetic, "native_library", none)
+    assert arithmetic._runtimes() == ("onnxruntime",)
 
 
 # Graphs that are written without the package `onnx`.

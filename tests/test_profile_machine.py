@@ -7,9 +7,20 @@ from edgeasr.devices.hardware import Cache, Hardware
 from edgeasr.errors import ProfileError
 from edgeasr.profile import machine as machine_module
 from edgeasr.profile.bandwidth import BandwidthPoint, Sweep
-from edgeasr.profile.machine import CacheLevel, Machine, cached_machine, fingerprint, measure_machine, nearest_below
+from edgeasr.profile.machine import (
+    CacheLevel,
+    Costs,
+    Machine,
+    cached_machine,
+    fingerprint,
+    measure_machine,
+    nearest_below,
+)
 
 HARDWARE = Hardware("A board", "aarch64", "Cortex-A53", 4, ("asimd",), (Cache(1, 2**15, 1),), 2**30, 1e9)
+
+
+COSTS = Costs(operator_us=4.0, tensor_us=3.0, product_us=9.0, few_rows_gops=3.0, operator_gb_per_s=5.0)
 
 
 def machine(**changes):
@@ -32,11 +43,7 @@ def machine(**changes):
         bandwidth=tuple(points),
         fp32_gflops={1: 4.0, 4: 15.0},
         int8_gops={1: 8.0, 4: 30.0},
-        operator_us=4.0,
-        tensor_us=3.0,
-        product_us=9.0,
-        few_rows_gops=3.0,
-        operator_gb_per_s=5.0,
+        costs={"onnxruntime": COSTS},
         kernel_source="c",
         missing=("nothing",),
     )
@@ -50,7 +57,7 @@ def measured(monkeypatch):
 
     def measure(quick, progress, folder):
         calls.append(quick)
-        return machine(quick=quick, operator_us=float(len(calls)))
+        return machine(quick=quick, memory_bytes=len(calls))
 
     monkeypatch.setattr(machine_module, "measure_machine", measure)
     return calls
@@ -109,8 +116,8 @@ def test_a_machine_is_measured_once(tmp_path, measured):
     assert cached_machine(folder=tmp_path) == first
     assert cached_machine(quick=True, folder=tmp_path) == first
     assert measured == [False]
-    assert cached_machine(refresh=True, folder=tmp_path).operator_us == 2.0
-    assert cached_machine(folder=tmp_path).operator_us == 2.0
+    assert cached_machine(refresh=True, folder=tmp_path).memory_bytes == 2
+    assert cached_machine(folder=tmp_path).memory_bytes == 2
 
 
 def test_what_was_measured_quickly_does_not_stand_for_a_full_measurement(tmp_path, measured):
@@ -124,14 +131,14 @@ def test_a_corrupt_cache_is_measured_again(tmp_path, measured, content):
     cached_machine(folder=tmp_path)
     (path,) = tmp_path.iterdir()
     path.write_text(content)
-    assert cached_machine(folder=tmp_path).operator_us == 2.0
-    assert Machine.from_dict(json.loads(path.read_text())).operator_us == 2.0
+    assert cached_machine(folder=tmp_path).memory_bytes == 2
+    assert Machine.from_dict(json.loads(path.read_text())).memory_bytes == 2
 
 
 def test_a_cache_that_cannot_be_written_is_no_failure(tmp_path, measured):
     (tmp_path / "file").write_text("")
-    assert cached_machine(folder=tmp_path / "file" / "below").operator_us == 1.0
-    assert cached_machine(folder=tmp_path / "file" / "below").operator_us == 2.0
+    assert cached_machine(folder=tmp_path / "file" / "below").memory_bytes == 1
+    assert cached_machine(folder=tmp_path / "file" / "below").memory_bytes == 2
 
 
 def test_a_user_without_a_home_keeps_nothing(monkeypatch, measured):
@@ -140,8 +147,8 @@ def test_a_user_without_a_home_keeps_nothing(monkeypatch, measured):
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr("pathlib.Path.home", homeless)
-    assert cached_machine().operator_us == 1.0
-    assert cached_machine().operator_us == 2.0
+    assert cached_machine().memory_bytes == 1
+    assert cached_machine().memory_bytes == 2
 
 
 def test_other_hardware_has_another_fingerprint():

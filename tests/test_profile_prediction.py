@@ -8,7 +8,7 @@ from edgeasr.devices.profile import device_profile, device_profiles
 from edgeasr.errors import ProfileError
 from edgeasr.profile import prediction
 from edgeasr.profile.bandwidth import BandwidthPoint
-from edgeasr.profile.machine import CacheLevel, Machine
+from edgeasr.profile.machine import CacheLevel, Costs, Machine
 from edgeasr.profile.prediction import Work, predict, step_work
 
 WORK = Work(
@@ -22,6 +22,8 @@ WORK = Work(
     products=50,
     chunk_ms=160.0,
 )
+
+COSTS = Costs(operator_us=1.0, tensor_us=0.5, product_us=3.0, few_rows_gops=50.0, operator_gb_per_s=20.0)
 
 
 def machine(**changes):
@@ -43,14 +45,15 @@ def machine(**changes):
         ),
         fp32_gflops={1: 10.0, 2: 20.0},
         int8_gops={1: 100.0, 2: 150.0},
-        operator_us=1.0,
-        tensor_us=0.5,
-        product_us=3.0,
-        few_rows_gops=50.0,
-        operator_gb_per_s=20.0,
+        costs={"onnxruntime": COSTS, "native": replace(COSTS, operator_us=0.1, tensor_us=0.0, product_us=0.2)},
         kernel_source="c",
     )
     return replace(made, **changes)
+
+
+def costing(**changes):
+    """A machine on which ONNX Runtime has other costs."""
+    return machine(costs={"onnxruntime": replace(COSTS, **changes)})
 
 
 def test_the_formula():
@@ -64,13 +67,25 @@ def test_the_formula():
     assert found.bound == "operators"
 
 
+def test_a_backend_has_costs_of_its_own():
+    native = predict(machine(), WORK, backend="native")
+    assert native.operators_ms == pytest.approx((450 * 0.1 + 50 * 0.2) / 1e3)
+    assert native.weights_ms == predict(machine(), WORK).weights_ms
+    board = device_profile("rpi4")
+    assert predict(board, WORK, backend="native").time_ms < predict(board, WORK).time_ms
+    with pytest.raises(
+        ProfileError, match="got backend 'litert', wanted one whose costs are known: onnxruntime, native"
+    ):
+        predict(machine(), WORK, backend="litert")
+
+
 def test_weights_are_read_while_they_are_multiplied():
     slow = tuple(replace(point, gb_per_s=0.5) for point in machine().bandwidth if point.kernel == "read")
     copies = tuple(point for point in machine().bandwidth if point.kernel == "copy")
     found = predict(machine(bandwidth=slow + copies), WORK)
     assert found.weights_ms == pytest.approx(8.0)
     assert found.bound == "memory"
-    assert predict(machine(few_rows_gops=0.1), WORK).bound == "compute"
+    assert predict(costing(few_rows_gops=0.1), WORK).bound == "compute"
 
 
 def test_threads_share_products_and_bandwidth_but_not_the_runtimes_own_time():
@@ -96,15 +111,15 @@ def test_it_says_what_does_not_fit():
     assert predict(machine(), replace(WORK, resident_bytes=2**27)).fits_memory is True
     assert predict(machine(), replace(WORK, resident_bytes=2**27 + 1)).fits_memory is False
     assert predict(machine(), WORK).real_time
-    assert not predict(machine(operator_us=400.0), WORK).real_time
+    assert not predict(costing(operator_us=400.0), WORK).real_time
 
 
 def test_a_board_is_predicted_by_its_profile():
     board = device_profile("rpi4")
     found = predict(board, WORK)
-    slower = prediction.REFERENCE_MIPS / 1769
-    runtime_us = 450 * prediction.REFERENCE_OPERATOR_US + 60 * prediction.REFERENCE_TENSOR_US
-    runtime_us += 50 * prediction.REFERENCE_PRODUCT_US
+    reference = prediction.REFERENCES["onnxruntime"]
+    slower = reference.mips / 1769
+    runtime_us = 450 * reference.operator_us + 60 * reference.tensor_us + 50 * reference.product_us
     assert found.operators_ms == pytest.approx(runtime_us * slower / 1e3)
     products_ms = 2e7 / (1.8e9 * 16 * 0.28) * 1e3 + 2e6 / (1.8e9 * 8 * 0.7) * 1e3
     assert found.weights_ms == pytest.approx(max(products_ms, 4e6 / (2 * 2330e6) * 1e3))

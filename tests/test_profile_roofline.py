@@ -1,7 +1,7 @@
 import pytest
 
 from edgeasr.profile.bandwidth import BandwidthPoint
-from edgeasr.profile.machine import CacheLevel, Machine
+from edgeasr.profile.machine import CacheLevel, Costs, Machine
 from edgeasr.profile.operators import GraphProfile, Operator
 from edgeasr.profile.roofline import holding_cache, peak_gops, place_operator, place_step, working_set_bytes
 from edgeasr.profile.work import Tensor
@@ -17,11 +17,9 @@ MACHINE = Machine(
     bandwidth=(BandwidthPoint("copy", 1, 2**15, 80.0), BandwidthPoint("copy", 1, 2**21, 10.0)),
     fp32_gflops={1: 20.0, 2: 40.0},
     int8_gops={1: 100.0},
-    operator_us=1.0,
-    tensor_us=0.5,
-    product_us=3.0,
-    few_rows_gops=50.0,
-    operator_gb_per_s=20.0,
+    costs={
+        "onnxruntime": Costs(operator_us=1.0, tensor_us=0.5, product_us=3.0, few_rows_gops=50.0, operator_gb_per_s=20.0)
+    },
     kernel_source="c",
 )
 

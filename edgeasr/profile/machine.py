@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from edgeasr.backends.native.library import kernels_source
+from edgeasr.backends.native.library import native_library
 from edgeasr.devices.hardware import Hardware, available_memory_bytes, read_hardware, usable_cores
-from edgeasr.errors import ProfileError
+from edgeasr.errors import NativeCodeError, ProfileError
 from edgeasr.profile.bandwidth import BandwidthPoint, Progress, best_kernels, full_sweep, measure_bandwidth, quick_sweep
 from edgeasr.user_cache import cache_folder
 
@@ -209,7 +209,10 @@ def fingerprint(hardware: Hardware, cores: int) -> str:
     """Of what figures depend on: the hardware, the cores of this process, the runtimes and how they are measured."""
     from importlib.metadata import version
 
-    native = hashlib.sha256(kernels_source().encode()).hexdigest()
+    try:
+        native = native_library().sha256
+    except NativeCodeError:
+        native = "none"
     runtimes = ("onnxruntime", version("onnxruntime")), ("native", native)
     made_of = [*asdict(hardware).items(), ("usable", cores), *runtimes, _METHOD]
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from functools import cache
 from importlib.resources import files
 
@@ -18,11 +19,14 @@ class NativeLibrary:
     """What runs programs.
 
     flags:  for the compiler, beyond the usual ones
+    sha256: of the source
     errors: NativeCodeError where the library cannot be compiled
     """
 
     def __init__(self, flags: tuple[str, ...] = ()) -> None:
-        library = load_native("operators", kernels_source(), cache_folder() / "native", (*_FLAGS, *flags))
+        source = files("edgeasr.backends.native").joinpath("kernels.c").read_text(encoding="utf-8")
+        self.sha256 = hashlib.sha256(source.encode()).hexdigest()
+        library = load_native("operators", source, cache_folder() / "native", (*_FLAGS, *flags))
         self.run = library.edgeasr_native_run
         pointer = ctypes.c_void_p
         self.run.argtypes = [pointer, ctypes.c_int64, pointer, pointer, pointer]
@@ -30,11 +34,6 @@ class NativeLibrary:
         lanes, channels, eight_bits = (ctypes.c_int64() for _ in range(3))
         library.edgeasr_native_layout(ctypes.byref(lanes), ctypes.byref(channels), ctypes.byref(eight_bits))
         self.layout = Layout(lanes.value, channels.value, bool(eight_bits.value))
-
-
-def kernels_source() -> str:
-    """What `kernels.c` holds."""
-    return files("edgeasr.backends.native").joinpath("kernels.c").read_text(encoding="utf-8")
 
 
 @cache
