@@ -107,6 +107,8 @@ class AcousticModel:
         other = copy.copy(self)
         part = STEP if chunk_ms == lengths[0] else step_part(chunk_ms)
         other.config, other.threads = _step_configs(self._bundle)[part], threads
+        if self.backend == NATIVE and threads > 1:
+            other.backend = "onnxruntime"
         other._step = other._load(part)
         return other
 

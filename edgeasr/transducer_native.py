@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeasr.errors import NativeCodeError
 from edgeasr.features import Floats
-from edgeasr.native_code import NativeCodeError, load_native
+from edgeasr.native_code import load_native
 from edgeasr.transducer import Found, PieceFinder, Predicted, Transducer
 from edgeasr.transducer_file import OF_TEXT, Stored, TransducerFile
 from edgeasr.user_cache import cache_folder
