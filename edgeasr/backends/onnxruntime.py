@@ -44,9 +44,7 @@ class OnnxGraph(SessionGraph):
         require_provider(device, self._session.get_providers())
         read, given = _specs(self._session.get_inputs()), _specs(self._session.get_outputs())
         metadata = self._session.get_modelmeta().custom_metadata_map
-        super().__init__(
-            self._session, read, given, metadata, _preparation(metadata), buffered=device == "cpu"
-        )
+        super().__init__(self._session, read, given, metadata, _preparation(metadata), buffered=device == "cpu")
 
 
 def session_options(threads: int = 1, *, seldom: bool = False) -> Any:

@@ -275,7 +275,7 @@ static void unary(const frame_t *f, args_t a)
     switch (op) {
     case EXP:
         for (int64_t i = 0; i < n; i++)
-            y[i] = exp_of(x[i]);
+            y[i] = expf(x[i]); // to 0 and to infinity, where exp_of ends before
         break;
     case LOG:
         for (int64_t i = 0; i < n; i++)
@@ -298,6 +298,10 @@ static void unary(const frame_t *f, args_t a)
             y[i] = x[i] < parameter ? parameter : x[i];
         break;
     case CAST:
+        if (in == I64 && out == I64) { // a double has not all of them
+            memmove(to, from, (size_t)n * sizeof(int64_t));
+            break;
+        }
         for (int64_t i = 0; i < n; i++) {
             const double value = in == F32   ? (double)((const float *)from)[i]
                                  : in == I64 ? (double)((const int64_t *)from)[i]

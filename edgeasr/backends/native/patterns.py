@@ -167,9 +167,8 @@ def _attention(graph: _Links, number: int) -> Group | None:
         "bias": _other(graph.nodes[masked], node.outputs[0]),
     }
     nodes = (number, masked, weighed, mixed, turned, shaped, kept, also_kept)
-    return Group(
-        "attention", nodes, graph.nodes[shaped].outputs[0], tensors, {"factor": node.attributes.get("alpha", 1.0)}
-    )
+    values = {"factor": node.attributes.get("alpha", 1.0), "shaped": shaped}
+    return Group("attention", nodes, graph.nodes[shaped].outputs[0], tensors, values)
 
 
 def _depthwise(graph: _Links, number: int) -> Group | None:
@@ -197,7 +196,9 @@ def _depthwise(graph: _Links, number: int) -> Group | None:
     kept, past, new = parts
     tensors = {"past": past, "new": new, "weights": weights, "bias": bias}
     nodes = (number, product, summed, added, kept)
-    return Group("depthwise", nodes, graph.nodes[added].outputs[0], tensors, {"taps": rows.shape[1]})
+    return Group(
+        "depthwise", nodes, graph.nodes[added].outputs[0], tensors, {"rows": rows.shape[0], "taps": rows.shape[1]}
+    )
 
 
 def _convolution(graph: _Links, number: int) -> Group | None:

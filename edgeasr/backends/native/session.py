@@ -111,12 +111,12 @@ class Binding:
         self.sizes = (ctypes.c_int64 * max(1, len(plan.varying)))()
 
     def bind_input(self, name: str, device: str, number: int, dtype: Any, shape: Sequence[int], place: int) -> None:
-        """Read an input there, which is as the graph has it. errors: ValueError where a size that varies is too large"""
+        """Read an input there, which is as the graph has it. errors: ValueError where a size that varies is none, or too large"""
         del device, number, dtype
         session = self._session
         for axis, which, most in session.varying.get(name, ()):
-            if shape[axis] > most:
-                raise ValueError(f"got {name!r} of {list(shape)}, wanted {most} at most along axis {axis}")
+            if not 1 <= shape[axis] <= most:
+                raise ValueError(f"got {name!r} of {list(shape)}, wanted 1 to {most} along axis {axis}")
             self.sizes[which] = shape[axis]
         self.roots[session.numbers[name]] = place
 
