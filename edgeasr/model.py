@@ -113,7 +113,9 @@ class AcousticModel:
 
     def _load_all(self) -> None:
         self._step = self._load(STEP)
-        self._kept = [(name, name.removeprefix("next_")) for name in self._step.outputs if name.startswith("next_state.")]
+        self._kept = [
+            (name, name.removeprefix("next_")) for name in self._step.outputs if name.startswith("next_state.")
+        ]
         self._memory = self._load(MEMORY) if MEMORY in self._bundle.signature else None
 
     def _load(self, part: str) -> Graph:

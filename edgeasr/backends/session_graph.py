@@ -1,4 +1,4 @@
-"""Graphs of a bundle on sessions that run what is bound to memory, in the product's own layout of inputs and outputs."""
+"""Graphs of a bundle on sessions that run what is bound to memory, with inputs and outputs as the bundle has them."""
 
 from __future__ import annotations
 

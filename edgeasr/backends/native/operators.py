@@ -12,7 +12,7 @@ _STANDARD, _MICROSOFT = "", "com.microsoft"
 # Between these the operators below mean the same; older ones have, say, axes in attributes and not in inputs.
 _OPSETS = range(18, 23)
 
-# What an attribute may be: anything, which plan.py or patterns.py looks at; or the one value that means nothing special.
+# What an attribute may be: anything, which plan.py or patterns.py looks at; or one value that means nothing special.
 _Check = Callable[[Any], bool]
 
 
@@ -25,7 +25,7 @@ def _only(*wanted: Any) -> _Check:
     return lambda value: value in wanted
 
 
-_SWITCHES = {name: _any for name in ("transA", "transB", "transBatchA", "transBatchB")}
+_SWITCHES = dict.fromkeys(("transA", "transB", "transBatchA", "transBatchB"), _any)
 _KNOWN: Mapping[str, tuple[str, Mapping[str, _Check]]] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Greater", "GreaterOrEqual", "Where"), (_STANDARD, {})),
     **dict.fromkeys(("Exp", "Log", "Sigmoid", "Cos", "Sin", "Clip"), (_STANDARD, {})),

@@ -72,7 +72,7 @@ class Buffer:
 
 @dataclass(frozen=True)
 class View:
-    """A tensor in a buffer. strides: in elements; offset: in bytes; a size that varies is a name, strides then unknown"""
+    """A tensor in a buffer. strides: in elements; offset: in bytes; a size that varies is a name, strides are unknown"""
 
     buffer: Buffer
     dtype: str
@@ -564,7 +564,7 @@ class _Planner:
         if node.op_type == "Cast":
             dtype = _CASTS.get(node.attributes["to"], "")
         elif node.op_type == "Clip":
-            if len(node.inputs) > 2 and node.inputs[2] or node.inputs[1] not in self._arrays:
+            if (len(node.inputs) > 2 and node.inputs[2]) or node.inputs[1] not in self._arrays:
                 raise UnsupportedGraphError("got a Clip with another limit than a constant least value")
             parameter = float(self._arrays[node.inputs[1]].item())
         if x.dtype not in _TYPES or dtype not in _TYPES or (node.op_type != "Cast" and dtype != "float32"):
@@ -655,7 +655,7 @@ class _Planner:
         self._emit("product", *[1] * missing, *batches, m, n, k, _bits(attributes.get("alpha", 1.0)), *strides)
 
     def _turned(self, view: View, batch: int, last: int) -> View:
-        """As FusedMatMul does: `batch` moves the first axis behind all others but the last, `last` swaps the last two."""
+        """As FusedMatMul does. batch: moves the first axis behind all others but the last; last: swaps the last two"""
         order = list(range(len(view.shape)))
         if batch:
             order = [*order[1:-1], order[0], order[-1]]
@@ -791,7 +791,7 @@ class _Planner:
         factor = node.attributes.get("scale", 0.0) or 1 / math.sqrt(size)
         if any(others) or query.shape[0] != 1 or (key.shape[:2], key.shape[3]) != ((1, heads), size):
             raise UnsupportedGraphError(f"got a MultiHeadAttention of {list(query.shape)} over {list(key.shape)}")
-        if key.shape != value.shape or bias is not None and bias.shape != (1, 1, queries, rows):
+        if key.shape != value.shape or (bias is not None and bias.shape != (1, 1, queries, rows)):
             raise UnsupportedGraphError(f"got a MultiHeadAttention over {list(key.shape)} and {list(value.shape)}")
         views = [view for view in (key, value, bias) if view is not None]
         if any(view.dtype != "float32" for view in views) or width % heads:
@@ -866,7 +866,7 @@ def _word(argument: int | View | Buffer | None) -> int:
 
 def _row(values: NDArray[Any], n: int) -> NDArray[Any]:
     """One number for each column. errors: UnsupportedGraphError where they differ between rows, or add some"""
-    if values.dtype != np.float32 or values.size not in (1, n) or values.ndim > 1 and values.size != values.shape[-1]:
+    if values.dtype != np.float32 or values.size not in (1, n) or (values.ndim > 1 and values.size != values.shape[-1]):
         raise UnsupportedGraphError(f"got {values.dtype} {list(values.shape)} for {n} columns")
     return np.broadcast_to(values.reshape(-1), n)
 

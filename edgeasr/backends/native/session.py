@@ -111,7 +111,10 @@ class Binding:
         self.sizes = (ctypes.c_int64 * max(1, len(plan.varying)))()
 
     def bind_input(self, name: str, device: str, number: int, dtype: Any, shape: Sequence[int], place: int) -> None:
-        """Read an input there, which is as the graph has it. errors: ValueError where a size that varies is none, or too large"""
+        """Read an input there, which is as the graph has it.
+
+        errors: ValueError where a size that varies is none, or too large
+        """
         del device, number, dtype
         session = self._session
         for axis, which, most in session.varying.get(name, ()):
