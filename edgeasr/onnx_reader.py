@@ -203,7 +203,7 @@ def _node(node: Any) -> GraphNode:
     attributes: dict[str, Any] = {}
     for one in node.attribute:
         held = _ATTRIBUTES.get(one.type)
-        value = None if held is None else getattr(one, held)
+        value: Any = None if held is None else getattr(one, held)
         attributes[one.name] = tuple(value) if held in ("floats", "ints") else value
     return GraphNode(node.name, node.op_type, tuple(node.input), tuple(node.output), attributes, node.domain)
 

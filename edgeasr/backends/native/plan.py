@@ -72,7 +72,7 @@ class Buffer:
 
 @dataclass(frozen=True)
 class View:
-    """A tensor in a buffer. strides: in elements; offset: in bytes; a size that varies is a name, strides are unknown"""
+    """A tensor in a buffer. strides: in elements; offset: in bytes. A size that varies is a name, strides unknown"""
 
     buffer: Buffer
     dtype: str
@@ -107,7 +107,7 @@ class Cut(NamedTuple):
     """An output of which only the first elements along an axis count, as many as a number in the scratch says."""
 
     axis: int
-    count: str  # name of an output that was added for it
+    end: str  # name of an output that was added for it
 
 
 @dataclass(frozen=True)
@@ -146,6 +146,11 @@ def planned(
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         # Of a graph that is not as its operators want it; whoever knows more of them may say what is wrong.
         raise UnsupportedGraphError(f"got a graph that the native backend cannot plan ({error!r})") from error
+
+
+def _are_known(shape: Sequence[Any]) -> bool:
+    """Whether there is something, and always as much."""
+    return all(isinstance(size, int) and size > 0 for size in shape)
 
 
 def _dense(shape: Sequence[Any]) -> tuple[int, ...]:
@@ -295,7 +300,7 @@ class _Planner:
     def _view(self, name: str) -> View:
         """What a node reads, of sizes that are known."""
         view = self._any_view(name)
-        if any(not isinstance(size, int) or size < 1 for size in view.shape):
+        if not _are_known(view.shape):
             raise UnsupportedGraphError(f"got {name!r} of {list(view.shape)}, wanted sizes that do not vary, 1 or more")
         return view
 
@@ -324,7 +329,7 @@ class _Planner:
 
     def _made(self, name: str, dtype: str, shape: Sequence[int]) -> View:
         """Room for what a node makes: where the caller wants it, or in the scratch."""
-        if any(not isinstance(size, int) or size < 1 for size in shape):
+        if not _are_known(shape):
             raise UnsupportedGraphError(f"got {name!r} of {list(shape)}, wanted sizes that do not vary, 1 or more")
         if name in self._outputs:
             buffer = self._outputs[name]
@@ -348,11 +353,10 @@ class _Planner:
             raise UnsupportedGraphError(f"got the output {name!r}, which nothing makes")
         if (spec := self._content.specs.get(name)) is not None:
             cut = self._cuts.get(name)
-            sizes = [
-                size if cut and axis == cut.axis and isinstance(said, str) else said
-                for axis, (size, said) in enumerate(zip(view.shape, spec.shape, strict=True))
-            ]
-            if spec.dtype != view.dtype or sizes != list(view.shape):
+            said: list[Any] = list(spec.shape)  # names for sizes that vary
+            if cut is not None and isinstance(said[cut.axis], str):
+                said[cut.axis] = view.shape[cut.axis]
+            if spec.dtype != view.dtype or said != list(view.shape):
                 raise UnsupportedGraphError(
                     f"got the output {name!r} of {view.dtype} {list(view.shape)}, the file says {spec.dtype} "
                     f"{list(spec.shape)}"
@@ -426,9 +430,9 @@ class _Planner:
             gone = {number % rank for number in numbers} or {i for i, size in enumerate(view.shape) if size == 1}
             return tuple(size for axis, size in enumerate(view.shape) if axis not in gone)
         kept = not node.attributes.get("allowzero", 0)
-        sizes = [view.shape[i] if size == 0 and kept else size for i, size in enumerate(numbers)]
-        known = math.prod(size for size in sizes if size >= 0)
-        return tuple(math.prod(view.shape) // known if size < 0 else size for size in sizes)
+        wanted = [view.shape[i] if size == 0 and kept else size for i, size in enumerate(numbers)]
+        known = math.prod(size for size in wanted if size >= 0)
+        return tuple(math.prod(view.shape) // known if size < 0 else size for size in wanted)
 
     def _transpose(self, node: GraphNode) -> None:
         view = self._view(node.inputs[0])
@@ -581,7 +585,9 @@ class _Planner:
         to = self._made(node.outputs[0], x.dtype, shape)
         views = [_broadcast(view, shape) for view in (condition, x, y)]
         sizes, (_, *strides) = _merged(shape, (to, *views))
-        reads = [argument for view, own in zip(views, strides, strict=True) for argument in (view, *_padded(own))]
+        reads: list[int | View] = []
+        for view, own in zip(views, strides, strict=True):
+            reads += [view, *_padded(own)]
         self._emit("where", to.item_bytes, len(sizes), *_padded(sizes), to, *reads)
 
     def _reduce(self, node: GraphNode) -> None:
@@ -651,7 +657,9 @@ class _Planner:
         to = self._made(node.outputs[0], x.dtype, (*batches, m, n))
         x, y = _broadcast(x, (*batches, m, k)), _broadcast(y, (*batches, k, n))
         missing = 3 - len(batches)
-        strides = [argument for view in (to, x, y) for argument in (view, *[0] * missing, *view.strides)]
+        strides: list[int | View] = []
+        for view in (to, x, y):
+            strides += [view, *[0] * missing, *view.strides]
         self._emit("product", *[1] * missing, *batches, m, n, k, _bits(attributes.get("alpha", 1.0)), *strides)
 
     def _turned(self, view: View, batch: int, last: int) -> View:

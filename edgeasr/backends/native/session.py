@@ -39,15 +39,12 @@ class NativeSession:
         self.outputs: dict[str, TensorSpec] = {name: content.specs[name] for name in content.outputs}
         self.numbers = {name: i for i, name in enumerate(self.plan.roots, start=FIRST_OWN)}
         # Of inputs with sizes that vary: the axis, the number of the size, and its largest value.
-        self.varying = {
-            name: [
-                (axis, self.plan.varying.index(size), (most or {})[size])
-                for axis, size in enumerate(spec.shape)
-                if size in self.plan.varying
-            ]
-            for name, spec in self.inputs.items()
-            if any(size in self.plan.varying for size in spec.shape)
-        }
+        self.varying: dict[str, list[tuple[int, int, int]]] = {}
+        for name, spec in self.inputs.items():
+            for axis, size in enumerate(map(str, spec.shape)):
+                if size in self.plan.varying:
+                    found = axis, self.plan.varying.index(size), (most or {})[size]
+                    self.varying.setdefault(name, []).append(found)
         self._scratches: list[NDArray[np.uint8]] = []
 
     def io_binding(self) -> Binding:
@@ -68,7 +65,7 @@ class NativeSession:
         self.run_with_iobinding(binding)
         for name, cut in self.plan.cuts.items():
             chosen = [slice(None)] * made[name].ndim
-            chosen[cut.axis] = slice(0, int(made[cut.count].reshape(-1)[0]))
+            chosen[cut.axis] = slice(0, int(made[cut.end].reshape(-1)[0]))
             made[name] = np.ascontiguousarray(made[name][tuple(chosen)])
         return [made[name] for name in names or self.outputs]
 
