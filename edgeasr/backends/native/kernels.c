@@ -4,6 +4,7 @@
 // are places: a root (constants, scratch, an input or an output of the graph) and the bytes from its start. Sizes and
 // strides count elements. Nothing is kept between runs, so threads may run one program on roots of their own.
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -295,7 +296,7 @@ static void unary(const frame_t *f, args_t a)
         break;
     case CLIP_LOW:
         for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] < parameter ? parameter : x[i];
+            y[i] = x[i] < parameter ? parameter : x[i] > FLT_MAX ? FLT_MAX : x[i]; // the standard's largest value
         break;
     case CAST:
         if (in == I64 && out == I64) { // a double has not all of them

@@ -54,7 +54,7 @@ class NativeSession:
     def run(self, names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
         """Outputs, in the graph's order, in memory of their own. feed: inputs by name"""
         binding = self.io_binding()
-        held = [np.ascontiguousarray(feed[name], self.inputs[name].dtype) for name in self.inputs]
+        held = [np.asarray(feed[name], self.inputs[name].dtype, order="C") for name in self.inputs]
         for name, array in zip(self.inputs, held, strict=True):
             if not _is_of(array.shape, self.inputs[name].shape):
                 raise ValueError(f"got {name!r} of {list(array.shape)}, wanted {list(self.inputs[name].shape)}")
