@@ -19,7 +19,7 @@ needs_compiler = pytest.mark.skipif(
 
 
 def _forms() -> dict[str, tuple[str, ...]]:
-    """Flags by what they make of `kernels.c`: products with and without instructions for them, vectors of every width."""
+    """Flags by what they make of `kernels.c`: products with instructions for them or without, vectors of all widths."""
     forms = {"best": (), "portable": ("-DEDGEASR_PORTABLE",)}
     cpuinfo = Path("/proc/cpuinfo")
     features = cpuinfo.read_text() if platform.machine() == "x86_64" and cpuinfo.is_file() else ""
@@ -106,16 +106,21 @@ def both(
     return list(zip(found, wanted, strict=True))
 
 
+def planned_operators(content: bytes, library: NativeLibrary) -> list[str]:
+    """Of kernels.c, in the order in which they run."""
+    return [one.operator for one in NativeSession(content, library=library).plan.instructions]
+
+
 def assert_same(library, nodes, inputs, outputs, constants=None):
     """Bit for bit."""
     for found, wanted in both(library, nodes, inputs, outputs, constants):
         np.testing.assert_array_equal(found, wanted)
 
 
-def assert_close(library, nodes, inputs, outputs, constants=None, *, rtol=1e-5, atol=1e-6):
-    """But for the last bits of floats."""
+def assert_close(library, nodes, inputs, outputs, constants=None, **tolerance):
+    """But for the last bits of floats. tolerance: rtol, atol"""
     for found, wanted in both(library, nodes, inputs, outputs, constants):
-        np.testing.assert_allclose(found, wanted, rtol=rtol, atol=atol)
+        np.testing.assert_allclose(found, wanted, **{"rtol": 1e-5, "atol": 1e-6} | tolerance)
 
 
 def floats(*shape: int, seed: int = 0) -> np.ndarray:

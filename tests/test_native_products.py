@@ -12,11 +12,11 @@ from edgeasr.backends.native.session import NativeSession
 from edgeasr.errors import UnsupportedGraphError
 
 NATIVE = run_path(str(Path(__file__).with_name("native_graphs.py")))
-FORMS, assert_close, floats, integers, library, library_of, model, node, run_onnxruntime = (
+FORMS, assert_close, floats, integers, library, library_of, model, node, planned_operators, run_onnxruntime = (
     NATIVE[name]
     for name in (
         *("FORMS", "assert_close", "floats", "integers", "library", "library_of", "model", "node"),
-        "run_onnxruntime",
+        *("planned_operators", "run_onnxruntime"),
     )
 )
 pytestmark = NATIVE["needs_compiler"]
@@ -112,6 +112,15 @@ def test_what_comes_behind_a_product(library, behind, n):
         nodes, last = [*nodes, node("Transpose", "r", "t"), node("Add", f"t {last}", "sum")], "sum"
     inputs = {"x": floats(5, 23), "r": floats(n, 5, seed=4)}
     assert_close(library, nodes, inputs, last, constants_of(23, n), atol=1e-5)
+    operators = planned_operators(model(nodes, inputs, {last: floats(5, n)}, constants_of(23, n)), library)
+    assert operators == ["copy"] * ("residual" in behind) + ["linear"]
+
+
+def test_a_sum_of_two_products_is_right_or_refused(library):
+    constants = constants_of(23, 70) | {"w2": weights_of(9, 70, seed=5), "s2": np.abs(floats(70, seed=6))}
+    nodes = [*linear(y="y"), *linear("u", "z", "w2", "s2"), node("Add", "y z", "sum")]
+    with pytest.raises(UnsupportedGraphError, match="got the operator"):
+        assert_close(library, nodes, {"x": floats(5, 23), "u": floats(5, 9)}, "sum", constants)
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1), (1, 70), (70,)])
@@ -136,7 +145,8 @@ def test_a_product_of_what_is_turned_and_cut(library):
 
 
 @pytest.mark.parametrize(
-    ("x", "y"), [((3, 5), (5, 7)), ((2, 3, 5), (2, 5, 7)), ((1, 4, 3, 5), (2, 1, 5, 1)), ((2, 3, 2, 1, 9), (2, 1, 2, 9, 4))]
+    ("x", "y"),
+    [((3, 5), (5, 7)), ((2, 3, 5), (2, 5, 7)), ((1, 4, 3, 5), (2, 1, 5, 1)), ((2, 3, 2, 1, 9), (2, 1, 2, 9, 4))],
 )
 def test_products_of_floats(library, x, y):
     assert_close(library, [node("MatMul", "x y", "z")], {"x": floats(*x), "y": floats(*y, seed=1)}, "z")
@@ -159,21 +169,22 @@ def test_products_of_what_is_turned(library, x, y, switches):
 
 @pytest.mark.parametrize("channels", [(1, 1), (3, 5), (2, 16), (1, 49), (5, 100)])
 @pytest.mark.parametrize(
-    ("size", "kernel", "strides", "pads"),
+    ("size", "kernel", "places"),
     [
-        ((5, 9), (3, 3), (1, 1), (0, 0, 0, 0)),
-        ((6, 80), (3, 3), (2, 2), (0, 1, 0, 1)),
-        ((7, 4), (2, 3), (1, 2), (1, 2, 0, 1)),
-        ((1, 33), (1, 5), (1, 3), (0, 4, 0, 0)),
+        ((5, 9), (3, 3), {}),
+        ((6, 80), (3, 3), {"strides": (2, 2), "pads": (0, 1, 0, 1)}),
+        ((7, 4), (2, 3), {"strides": (1, 2), "pads": (1, 2, 0, 1)}),
+        ((1, 33), (1, 5), {"strides": (1, 3), "pads": (0, 4, 0, 0), "auto_pad": "NOTSET"}),
     ],
 )
 @pytest.mark.parametrize("silu", [False, True])
-def test_convolutions(library, channels, size, kernel, strides, pads, silu):
+def test_convolutions(library, channels, size, kernel, places, silu):
     given, out = channels
     constants = {"w": floats(out, given, *kernel, seed=1), "b": floats(out, seed=2)}
-    nodes = [node("Conv", "x w b", "c", strides=strides, pads=pads, kernel_shape=kernel)]
+    nodes = [node("Conv", "x w b", "c", kernel_shape=kernel, **places)]
     nodes += [node("Sigmoid", "c", "s"), node("Mul", "c s", "y")] if silu else []
-    assert_close(library, nodes, {"x": floats(1, given, *size)}, "y" if silu else "c", constants, atol=1e-5)
+    x, last = floats(1, given, *size), "y" if silu else "c"
+    assert_close(library, nodes, {"x": x}, last, constants, atol=1e-5)
 
 
 def test_a_convolution_without_bias_of_what_is_turned(library):
@@ -204,3 +215,5 @@ def test_convolutions_of_each_channel(library, rows, taps, channels):
             NativeSession(content, library=library)
         return
     assert_close(library, nodes, {"past": past, "new": new}, "y", constants, atol=1e-5)
+    content = model(nodes, {"past": past, "new": new}, {"y": new}, constants)
+    assert planned_operators(content, library) == ["depthwise"]
