@@ -217,3 +217,9 @@ def test_convolutions_of_each_channel(library, rows, taps, channels):
     assert_close(library, nodes, {"past": past, "new": new}, "y", constants, atol=1e-5)
     content = model(nodes, {"past": past, "new": new}, {"y": new}, constants)
     assert planned_operators(content, library) == ["depthwise"]
+    # What others read joined is joined for them.
+    joined = [*nodes, node("Slice", "all from end axis1", "next")]
+    constants |= {"from": integers(1 - taps), "end": integers(99), "axis1": integers(1)}
+    assert_close(library, joined, {"past": past, "new": new}, "y next", constants, atol=1e-5)
+    content = model(joined, {"past": past, "new": new}, {"y": new, "next": past}, constants)
+    assert sorted(planned_operators(content, library)) == ["copy", "copy", "copy", "depthwise"]
