@@ -1,4 +1,4 @@
-"""The shipped model on the native backend: what ONNX Runtime makes of it, whoever else is running; and what is refused."""
+"""The shipped model on the native backend: what ONNX Runtime makes of it, and when that runs in its place."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -89,7 +89,7 @@ def test_each_step_is_that_of_onnxruntime(reference, native, chunks, form):
 
 @needs_compiler
 def test_a_stream_is_that_of_onnxruntime(reference, native, chunks):
-    """With states of their own the roundings add up, to about 0.3; a wrong operator of the first layer makes 2 and more."""
+    """With states of their own the roundings add up, to about 0.3; a tap that is missing makes 3."""
     chunks = chunks[:120]  # later the clip is summed up again, and which of two such is more like a third is chance
     (found, state), (wanted, wanted_state) = heard(native, chunks), heard(reference, chunks)
     assert (found.argmax(-1) == wanted.argmax(-1)).mean() > 0.99
@@ -160,7 +160,7 @@ def test_more_threads_are_for_onnxruntime_unless_it_is_asked_for(bundle, native,
     assert (back.backend, back.threads) == ("native", 1)
     with pytest.raises(ConfigError, match="got 2 threads for the native backend"):
         native.variant(threads=2, chunk_ms=native.config.chunk_ms)
-    with pytest.raises(ConfigError, match="got 2 threads for the native backend.*take onnxruntime"):
+    with pytest.raises(ConfigError, match=r"got 2 threads for the native backend.*take onnxruntime"):
         AcousticModel(bundle, backend="native", threads=2)
 
 
@@ -176,7 +176,7 @@ def other_library(monkeypatch, tmp_path):
 def without_compiler(folder, monkeypatch):
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.delenv("CC", raising=False)
-    return "found no C compiler .*: apt-get install gcc libc6-dev"
+    return r"found no C compiler .*: apt-get install gcc libc6-dev"
 
 
 def with_a_broken_one(folder, monkeypatch):
@@ -213,7 +213,7 @@ def changed(tmp_path):
 
 
 def with_softplus(graph):
-    """LogSoftmax(x) is LogSoftmax(-Softplus(-LogSoftmax(x))), nearly: an operator that is not known, of little effect."""
+    """An operator that is not known before the last one."""
     from onnx import helper
 
     last = next(node for node in graph.graph.node if node.op_type == "LogSoftmax")
@@ -240,7 +240,7 @@ def test_a_damaged_file_is_no_reason_to_fall_back(changed):
 
     bundle = changed(cut)
     for backend in (None, "native"):
-        with pytest.raises(BundleError, match="constant .* is damaged .*: export the bundle again"):
+        with pytest.raises(BundleError, match=r"constant .* is damaged .*: export the bundle again"):
             AcousticModel(bundle, backend=backend)
 
 
