@@ -628,8 +628,10 @@ class _Planner:
 
     def _gate(self, group: Group) -> None:
         x, gate = (self._view(group.tensors[name]) for name in ("x", "gate"))
-        if x.shape != gate.shape or {x.dtype, gate.dtype} != {"float32"}:
-            raise UnsupportedGraphError(f"got a gate of {list(gate.shape)} for {list(x.shape)}")
+        if {x.dtype, gate.dtype} != {"float32"}:
+            raise UnsupportedGraphError(f"got a gate of {gate.dtype} for {x.dtype}")
+        shape = np.broadcast_shapes(x.shape, gate.shape)
+        x, gate = _broadcast(x, shape), _broadcast(gate, shape)
         to = self._made(group.output, x.dtype, x.shape)
         sizes, (_, x_strides, gate_strides) = _merged(x.shape, (to, x, gate))
         if len(sizes) > 2 or (x_strides[-1], gate_strides[-1]) != (1, 1):
