@@ -21,8 +21,8 @@ TEST_PACKAGES := $(if $(PACKAGES),espeak-ng flite libasound2-plugins pulseaudio 
 # Compilers and an emulator for the firmware. What is missing of them is skipped by the tests.
 FIRMWARE_PACKAGES := $(if $(PACKAGES),gcc g++ libc6-dev make clang libclang-rt-dev gcovr gcc-arm-none-eabi \
     libnewlib-arm-none-eabi gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-arm)
-# Roots of boards, and what emulates their processors.
-ARM_PACKAGES := $(if $(PACKAGES),mmdebstrap qemu-user-static)
+# Roots of boards, what emulates their processors, and a compiler for these.
+ARM_PACKAGES := $(if $(PACKAGES),mmdebstrap qemu-user-static gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
 VENV_PACKAGE := $(if $(PACKAGES),python3-venv)
 
 # A build of PyTorch without CUDA: only those have versions that end in +cpu.
@@ -46,7 +46,7 @@ setup: $(VENV)/tests-are-set-up ## set up what development and the tests need
 test: lint board ## check style and types, then run all tests
 	$(BIN)/pytest
 
-# Some megabytes, once: with them the tests hear speech on emulated cores of 64 bits.
+# Some megabytes, once: with them the tests hear speech on emulated cores of 64 bits, and run C for these.
 board: $(VENV)/tests-are-set-up
 	@{ .ci/apt-install $(ARM_PACKAGES) && timeout 600 $(BIN)/python tests/emulated_board.py bookworm-arm64; } || \
 	    echo 'Tests on emulated Arm cores will be skipped' >&2

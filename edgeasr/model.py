@@ -76,15 +76,11 @@ class AcousticModel:
         self._bundle = bundle
         self.tokenizer = Tokenizer(bundle.tokens)
         _check_signature(bundle)
-        if backend is None and self.backend == "onnxruntime" and threads == 1 and NATIVE in backends_of(self.artefact):
-            self.backend = NATIVE
-        try:
-            self._load_all()
-        except (NativeCodeError, UnsupportedGraphError):
-            if backend == NATIVE:
-                raise
-            self.backend = "onnxruntime"
-            self._load_all()
+        self._asked, self._usual = backend, self.backend
+        if backend is None and self.backend == "onnxruntime" and NATIVE in backends_of(self.artefact):
+            self._usual = NATIVE
+        self.backend = self._backend_for(threads)
+        self._load_or_fall_back(self._load_all)
         self._initial = initial_state(bundle)
 
     @property
@@ -107,10 +103,26 @@ class AcousticModel:
         other = copy.copy(self)
         part = STEP if chunk_ms == lengths[0] else step_part(chunk_ms)
         other.config, other.threads = _step_configs(self._bundle)[part], threads
-        if self.backend == NATIVE and threads > 1:
-            other.backend = "onnxruntime"
-        other._step = other._load(part)
+        other.backend = self._backend_for(threads)
+        other._load_or_fall_back(partial(other._load_step, part))
         return other
+
+    def _backend_for(self, threads: int) -> str:
+        """C of our own has one thread: on more ONNX Runtime runs in its place, unless it was asked for."""
+        return "onnxruntime" if threads != 1 and self._usual == NATIVE != self._asked else self._usual
+
+    def _load_or_fall_back(self, load: Callable[[], None]) -> None:
+        """On ONNX Runtime where C of our own cannot be, unless it was asked for."""
+        try:
+            load()
+        except (NativeCodeError, UnsupportedGraphError):
+            if self._asked == NATIVE:
+                raise
+            self.backend = self._usual = "onnxruntime"
+            load()
+
+    def _load_step(self, part: str) -> None:
+        self._step = self._load(part)
 
     def _load_all(self) -> None:
         self._step = self._load(STEP)

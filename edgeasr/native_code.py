@@ -28,7 +28,7 @@ def load_native(name: str, source: str, folder: Path, flags: tuple[str, ...] = (
     kept.
 
     name:   of the source, for file names and messages
-    flags:  for the compiler, beyond the usual ones
+    flags:  for the compiler, behind the usual ones and the processor's own, which they may switch off
     errors: NativeCodeError without a compiler, or where it cannot compile the source
     """
     compiler = _compiler()
@@ -75,7 +75,7 @@ def _digest(source: str, compiler: str, flags: tuple[str, ...]) -> str:
 def _compile(compiler: str, name: str, source: str, flags: tuple[str, ...], library: Path) -> None:
     said = ""
     for tuning in _TUNINGS:
-        command = [compiler, *_FLAGS, *flags, *tuning, "-x", "c", "-", "-o", str(library), "-lm"]
+        command = [compiler, *_FLAGS, *tuning, *flags, "-x", "c", "-", "-o", str(library), "-lm"]
         try:
             done = subprocess.run(
                 command, input=source, capture_output=True, text=True, timeout=_COMPILE_S, check=False

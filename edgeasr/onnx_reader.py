@@ -30,7 +30,8 @@ _SCALARS = {
 }
 # Message, then field: (number, type), "*" for a repeated one.
 _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
-    "Model": {"graph": (7, "Graph"), "metadata_props": (14, "*Entry")},
+    "Model": {"graph": (7, "Graph"), "opset_import": (8, "*Opset"), "metadata_props": (14, "*Entry")},
+    "Opset": {"domain": (1, "string"), "version": (2, "int64")},
     "Entry": {"key": (1, "string"), "value": (2, "string")},
     "Graph": {"node": (1, "*Node"), "initializer": (5, "*Tensor"), "input": (11, "*Value"), "output": (12, "*Value")},
     "Node": {
@@ -39,6 +40,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
         "name": (3, "string"),
         "op_type": (4, "string"),
         "attribute": (5, "*Attribute"),
+        "domain": (7, "string"),
     },
     "Attribute": {
         "name": (1, "string"),
@@ -95,19 +97,24 @@ class Initializer:
 
 @dataclass(frozen=True)
 class GraphNode:
-    """An operator and the names of what it reads and writes, "" for an input that is left out."""
+    """An operator and the names of what it reads and writes, "" for an input that is left out.
+
+    attributes: numbers, strings as bytes, tuples; None for what is not read here
+    domain:     of its type, "" for the standard's own
+    """
 
     name: str
     op_type: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: Mapping[str, Any] = field(default_factory=dict, compare=False)  # numbers, strings as bytes, tuples
+    attributes: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    domain: str = ""
 
 
 @dataclass(frozen=True)
 class OnnxContent:
     """A graph. inputs, outputs: names of what the whole graph reads and gives; specs: their sizes and types; metadata:
-    what the file says besides
+    what the file says besides; opsets: versions of operators, by domain
     """
 
     nodes: tuple[GraphNode, ...]
@@ -116,6 +123,7 @@ class OnnxContent:
     outputs: tuple[str, ...]
     specs: Mapping[str, TensorSpec]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    opsets: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def weight_bytes(self) -> int:
@@ -135,6 +143,7 @@ def read_onnx(model: Path | bytes) -> OnnxContent:
         tuple(value.name for value in graph.output),
         {value.name: _spec(value) for value in (*graph.input, *graph.output)},
         {entry.key: entry.value for entry in parsed.metadata_props},
+        {opset.domain: opset.version for opset in parsed.opset_import},
     )
 
 
@@ -191,12 +200,12 @@ def _parsed(model: Path | bytes, name: str) -> Any:
 
 
 def _node(node: Any) -> GraphNode:
-    attributes = {}
+    attributes: dict[str, Any] = {}
     for one in node.attribute:
-        if (held := _ATTRIBUTES.get(one.type)) is not None:
-            value = getattr(one, held)
-            attributes[one.name] = value if held in ("f", "i", "s") else tuple(value)
-    return GraphNode(node.name, node.op_type, tuple(node.input), tuple(node.output), attributes)
+        held = _ATTRIBUTES.get(one.type)
+        value: Any = None if held is None else getattr(one, held)
+        attributes[one.name] = tuple(value) if held in ("floats", "ints") else value
+    return GraphNode(node.name, node.op_type, tuple(node.input), tuple(node.output), attributes, node.domain)
 
 
 def _array(tensor: Any, name: str) -> NDArray[Any]:

@@ -79,7 +79,7 @@ def test_what_runs_seldom_keeps_no_memory_to_work_in():
 
 
 def test_an_unknown_backend_is_refused():
-    with pytest.raises(BundleError, match="unknown backend 'tpu': known backends are onnxruntime"):
+    with pytest.raises(BundleError, match="unknown backend 'tpu': known backends are native, onnxruntime"):
         load_graph("tpu", b"", threads=1)
 
 

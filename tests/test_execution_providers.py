@@ -137,6 +137,8 @@ def bundle_of(*kinds):
     [
         (("onnx-int8", "onnx-fp32"), None, ("onnx-int8", "onnxruntime")),
         (("onnx-int8", "onnx-fp32"), "onnxruntime", ("onnx-int8", "onnxruntime")),
+        (("onnx-int8", "onnx-fp32"), "native", ("onnx-int8", "native")),
+        (("onnx-fp32", "onnx-int8"), "native", ("onnx-int8", "native")),
         (("onnx-int8", "onnx-fp32"), "onnxruntime-cuda", ("onnx-fp32", "onnxruntime-cuda")),
         (("onnx-fp32", "tensorrt-fp16"), "onnxruntime-cuda", ("tensorrt-fp16", "onnxruntime-cuda")),
         (("onnx-fp32", "tensorrt-fp16"), "tensorrt", ("tensorrt-fp16", "tensorrt")),
@@ -151,7 +153,7 @@ def test_a_gpu_gets_what_was_made_for_it(kinds, backend, chosen):
 
 @pytest.mark.parametrize("backend", ["onnxruntime-cuda", "tensorrt", "litert-int8"])
 def test_what_no_artefact_is_for_is_refused(backend):
-    message = f"has onnx-int8, which onnxruntime can run, and nothing for backend '{backend}'"
+    message = f"has onnx-int8, which native, onnxruntime can run, and nothing for backend '{backend}'"
     with pytest.raises(BundleError, match=message):
         chosen_artefact(bundle_of("onnx-int8"), backend)
 

@@ -1,4 +1,4 @@
-"""Graphs of a bundle on sessions that run what is bound to memory, by the names that the signature has."""
+"""Graphs of a bundle on sessions that run what is bound to memory, with inputs and outputs as the bundle has them."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@
 // are places: a root (constants, scratch, an input or an output of the graph) and the bytes from its start. Sizes and
 // strides count elements. Nothing is kept between runs, so threads may run one program on roots of their own.
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -275,7 +276,7 @@ static void unary(const frame_t *f, args_t a)
     switch (op) {
     case EXP:
         for (int64_t i = 0; i < n; i++)
-            y[i] = exp_of(x[i]);
+            y[i] = expf(x[i]); // to 0 and to infinity, where exp_of ends before
         break;
     case LOG:
         for (int64_t i = 0; i < n; i++)
@@ -295,9 +296,13 @@ static void unary(const frame_t *f, args_t a)
         break;
     case CLIP_LOW:
         for (int64_t i = 0; i < n; i++)
-            y[i] = x[i] < parameter ? parameter : x[i];
+            y[i] = x[i] < parameter ? parameter : x[i] > FLT_MAX ? FLT_MAX : x[i]; // the standard's largest value
         break;
     case CAST:
+        if (in == I64 && out == I64) { // a double has not all of them
+            memmove(to, from, (size_t)n * sizeof(int64_t));
+            break;
+        }
         for (int64_t i = 0; i < n; i++) {
             const double value = in == F32   ? (double)((const float *)from)[i]
                                  : in == I64 ? (double)((const int64_t *)from)[i]

@@ -165,10 +165,9 @@ def _attention(graph: _Links, number: int) -> Group | None:
         "new_value": new_value,
         "bias": _other(graph.nodes[masked], node.outputs[0]),
     }
-    nodes = (number, masked, weighed, mixed, turned, shaped, kept, also_kept)
-    return Group(
-        "attention", nodes, graph.nodes[shaped].outputs[0], tensors, {"factor": node.attributes.get("alpha", 1.0)}
-    )
+    nodes = (number, masked, weighed, mixed, turned, shaped, *kept, *also_kept)
+    values = {"factor": node.attributes.get("alpha", 1.0), "shaped": shaped}
+    return Group("attention", nodes, graph.nodes[shaped].outputs[0], tensors, values)
 
 
 def _depthwise(graph: _Links, number: int) -> Group | None:
@@ -195,8 +194,10 @@ def _depthwise(graph: _Links, number: int) -> Group | None:
         return None
     kept, past, new = parts
     tensors = {"past": past, "new": new, "weights": weights, "bias": bias}
-    nodes = (number, product, summed, added, kept)
-    return Group("depthwise", nodes, graph.nodes[added].outputs[0], tensors, {"taps": rows.shape[1]})
+    nodes = (number, product, summed, added, *kept)
+    return Group(
+        "depthwise", nodes, graph.nodes[added].outputs[0], tensors, {"rows": rows.shape[0], "taps": rows.shape[1]}
+    )
 
 
 def _convolution(graph: _Links, number: int) -> Group | None:
@@ -219,15 +220,16 @@ def _gate(graph: _Links, number: int) -> Group | None:
     return Group("gate", (number, product), graph.nodes[product].outputs[0], tensors, {})
 
 
-def _parts(graph: _Links, name: str, axis: int) -> tuple[int, str, str] | None:
-    """What joins a past and what is new, and both; nothing else may read them joined."""
+def _parts(graph: _Links, name: str, axis: int) -> tuple[tuple[int, ...], str, str] | None:
+    """A past and what is new, and before them what joins both, unless somebody else reads them joined."""
     number = graph.made_by(name, "Concat")
-    if number is None or name in graph.given or len(graph.readers[name]) != 1:
+    if number is None:
         return None
     node = graph.nodes[number]
     if node.attributes.get("axis") != axis or len(node.inputs) != 2:
         return None
-    return number, node.inputs[0], node.inputs[1]
+    alone = name not in graph.given and len(graph.readers[name]) == 1
+    return (number,) if alone else (), node.inputs[0], node.inputs[1]
 
 
 def _has(node: GraphNode, wanted: Mapping[str, int]) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeasr.backends.native.operators import check_operators
 from edgeasr.backends.native.patterns import Group, grouped
 from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.errors import UnsupportedGraphError
@@ -161,7 +162,17 @@ def planned(
     most:   the largest values of sizes that vary, by their names
     errors: UnsupportedGraphError for what `kernels.c` cannot do
     """
-    return _Planner(content, constants, layout, most or {}).plan()
+    check_operators(content)
+    try:
+        return _Planner(content, constants, layout, most or {}).plan()
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        # Of a graph that is not as its operators want it; whoever knows more of them may say what is wrong.
+        raise UnsupportedGraphError(f"got a graph that the native backend cannot plan ({error!r})") from error
+
+
+def _are_known(shape: Sequence[Any]) -> bool:
+    """Whether there is something, and always as much."""
+    return all(isinstance(size, int) and size > 0 for size in shape)
 
 
 def _dense(shape: Sequence[Any]) -> tuple[int, ...]:
@@ -269,6 +280,8 @@ class _Planner:
     def plan(self) -> Plan:
         content = self._content
         names = list(content.inputs)
+        if overridden := sorted(self._arrays.keys() & set(names)):
+            raise UnsupportedGraphError(f"got the inputs {', '.join(overridden)}, which are constants as well")
         for i, name in enumerate(names):
             spec = content.specs[name]
             self._views[name] = View(Buffer(FIRST_OWN + i, 0), spec.dtype, tuple(spec.shape), _dense(spec.shape))
@@ -285,7 +298,7 @@ class _Planner:
                 self._nodes = (number,)
                 maker = self._makers.get(node.op_type)
                 if maker is None:
-                    raise UnsupportedGraphError(f"got the operator {node.op_type}, which the native backend has not")
+                    raise UnsupportedGraphError(f"got the operator {node.op_type} where the native backend has it not")
                 maker(node)
         outputs = {name: self._given(name) for name in (*content.outputs, *self._extra)}
         roots = (*names, *outputs)
@@ -308,7 +321,13 @@ class _Planner:
     # What there is.
 
     def _view(self, name: str) -> View:
-        """What a node reads."""
+        """What a node reads, of sizes that are known."""
+        view = self._any_view(name)
+        if not _are_known(view.shape):
+            raise UnsupportedGraphError(f"got {name!r} of {list(view.shape)}, wanted sizes that do not vary, 1 or more")
+        return view
+
+    def _any_view(self, name: str) -> View:
         if name not in self._views:
             if name not in self._arrays:
                 raise UnsupportedGraphError(f"got {name!r} where the native backend has only a part of it")
@@ -333,8 +352,8 @@ class _Planner:
 
     def _made(self, name: str, dtype: str, shape: Sequence[int]) -> View:
         """Room for what a node makes: where the caller wants it, or in the scratch."""
-        if any(not isinstance(size, int) for size in shape):
-            raise UnsupportedGraphError(f"got {name!r} of {list(shape)}, whose size varies")
+        if not _are_known(shape):
+            raise UnsupportedGraphError(f"got {name!r} of {list(shape)}, wanted sizes that do not vary, 1 or more")
         if name in self._outputs:
             buffer = self._outputs[name]
             buffer.size_bytes = math.prod(shape) * np.dtype(dtype).itemsize
@@ -348,13 +367,23 @@ class _Planner:
         """Another look at what is there; what the graph gives is copied to where the caller wants it."""
         if name in self._outputs:
             self._copy(self._made(name, view.dtype, view.shape), view)
-        else:
+        elif name:
             self._views[name] = view
 
     def _given(self, name: str) -> View:
-        view = self._views[name]
-        if view.buffer is not self._outputs[name]:
+        view = self._views.get(name)
+        if view is None or view.buffer is not self._outputs[name]:
             raise UnsupportedGraphError(f"got the output {name!r}, which nothing makes")
+        if (spec := self._content.specs.get(name)) is not None:
+            cut = self._cuts.get(name)
+            said: list[Any] = list(spec.shape)  # names for sizes that vary
+            if cut is not None and isinstance(said[cut.axis], str):
+                said[cut.axis] = view.shape[cut.axis]
+            if spec.dtype != view.dtype or said != list(view.shape):
+                raise UnsupportedGraphError(
+                    f"got the output {name!r} of {view.dtype} {list(view.shape)}, the file says {spec.dtype} "
+                    f"{list(spec.shape)}"
+                )
         return view
 
     def _emit(
@@ -369,6 +398,10 @@ class _Planner:
         self._instructions.append(Instruction(operator, arguments, self._nodes, macs, varying))
 
     def _copy(self, to: View, source: View) -> None:
+        if to.shape != source.shape or to.dtype != source.dtype or to.item_bytes not in (1, 4, 8):
+            raise UnsupportedGraphError(
+                f"got {source.dtype} {list(source.shape)} where {to.dtype} {list(to.shape)} is wanted"
+            )
         sizes, (to_strides, strides) = _merged(to.shape, (to, source))
         self._emit(
             "copy",
@@ -382,8 +415,6 @@ class _Planner:
         )
 
     def _as_dense(self, view: View) -> View:
-        if any(not isinstance(size, int) for size in view.shape):
-            raise UnsupportedGraphError(f"got {list(view.shape)}, whose size varies")
         if view.is_dense:
             return replace(view, strides=_dense(view.shape))
         made = self._scratch_view(view.dtype, view.shape)
@@ -401,6 +432,8 @@ class _Planner:
     def _reshape(self, node: GraphNode) -> None:
         view = self._view(node.inputs[0])
         shape = self._new_shape(node, view)
+        if math.prod(shape) != math.prod(view.shape):
+            raise UnsupportedGraphError(f"got {node.op_type} of {list(view.shape)} to {list(shape)}")
         if node.op_type == "Reshape":
             view = self._as_dense(view)
             self._named(node.outputs[0], replace(view, shape=shape, strides=_dense(shape)))
@@ -422,9 +455,9 @@ class _Planner:
             gone = {number % rank for number in numbers} or {i for i, size in enumerate(view.shape) if size == 1}
             return tuple(size for axis, size in enumerate(view.shape) if axis not in gone)
         kept = not node.attributes.get("allowzero", 0)
-        sizes = [view.shape[i] if size == 0 and kept else size for i, size in enumerate(numbers)]
-        known = math.prod(size for size in sizes if size >= 0)
-        return tuple(math.prod(view.shape) // known if size < 0 else size for size in sizes)
+        wanted = [view.shape[i] if size == 0 and kept else size for i, size in enumerate(numbers)]
+        known = math.prod(size for size in wanted if size >= 0)
+        return tuple(math.prod(view.shape) // known if size < 0 else size for size in wanted)
 
     def _transpose(self, node: GraphNode) -> None:
         view = self._view(node.inputs[0])
@@ -446,7 +479,7 @@ class _Planner:
             return
         firsts, lasts = self._numbers(starts), self._numbers(ends)
         axes = self._numbers(rest[0]) if rest and rest[0] else list(range(len(firsts)))
-        steps = self._numbers(rest[1]) if len(rest) > 1 else [1] * len(firsts)
+        steps = self._numbers(rest[1]) if len(rest) > 1 and rest[1] else [1] * len(firsts)
         for first, last, axis, step in zip(firsts, lasts, axes, steps, strict=True):
             if step < 1:
                 raise UnsupportedGraphError(f"got a slice in steps of {step}, wanted 1 or more")
@@ -457,15 +490,18 @@ class _Planner:
     def _cut(self, node: GraphNode, view: View) -> None:
         """An output whose end only the run knows: given whole, and cut by the caller."""
         source, starts, ends, *rest = node.inputs
-        name, axes = node.outputs[0], self._numbers(rest[0]) if rest else [0]
-        if name not in self._outputs or self._numbers(starts) != [0] or len(axes) != 1:
+        name, axes = node.outputs[0], self._numbers(rest[0]) if rest and rest[0] else [0]
+        steps = self._numbers(rest[1]) if len(rest) > 1 and rest[1] else [1]
+        # What it gives is longer than the graph has it: nobody here may read that.
+        read = any(name in other.inputs for other in self._content.nodes)
+        if name not in self._outputs or read or self._numbers(starts) != [0] or len(axes) != 1 or steps != [1]:
             raise UnsupportedGraphError(f"got a slice of {source!r} to an end that varies, wanted an output from 0 on")
-        if ends not in self._extra:
+        if ends not in self._outputs:
             end = self._as_dense(self._view(ends))
             self._extra.append(ends)
             self._outputs[ends] = Buffer(0, 0)
             self._copy(self._made(ends, end.dtype, end.shape), end)
-        self._cuts[name] = Cut(axes[0], ends)
+        self._cuts[name] = Cut(axes[0] % len(view.shape), ends)
         self._named(name, view)
 
     def _split(self, node: GraphNode) -> None:
@@ -476,6 +512,9 @@ class _Planner:
         else:
             counts = [math.ceil(view.shape[axis] / len(node.outputs))] * (len(node.outputs) - 1)
             counts.append(view.shape[axis] - sum(counts))
+        whole = min(counts) >= 0 and sum(counts) == view.shape[axis]
+        if not whole or node.attributes.get("num_outputs", len(counts)) != len(counts):
+            raise UnsupportedGraphError(f"got a Split of {list(view.shape)} into {counts} along axis {axis}")
         first = 0
         for name, count in zip(node.outputs, counts, strict=True):
             self._named(name, self._part(view, axis, first, count))
@@ -486,7 +525,7 @@ class _Planner:
         if chosen is None or chosen.ndim:
             raise UnsupportedGraphError("got a Gather of more than one constant row")
         axis = node.attributes.get("axis", 0) % len(view.shape)
-        part = self._part(view, axis, int(chosen) % view.shape[axis], 1)
+        part = self._part(view, axis, range(view.shape[axis])[int(chosen)], 1)
         dropped = (tuple(value for i, value in enumerate(values) if i != axis) for values in (part.shape, part.strides))
         shape, strides = dropped
         self._named(node.outputs[0], replace(part, shape=shape, strides=strides))
@@ -509,7 +548,8 @@ class _Planner:
     def _pad(self, node: GraphNode) -> None:
         view, pads = self._view(node.inputs[0]), self._numbers(node.inputs[1])
         rank = len(view.shape)
-        if min(pads) < 0 or len(pads) != 2 * rank or node.attributes.get("mode", b"constant") != b"constant":
+        some = len(node.inputs) > 3 and node.inputs[3]
+        if min(pads) < 0 or len(pads) != 2 * rank or some:
             raise UnsupportedGraphError(f"got padding by {pads}, wanted constants beside it")
         shape = [size + pads[i] + pads[rank + i] for i, size in enumerate(view.shape)]
         to = self._made(node.outputs[0], view.dtype, shape)
@@ -526,6 +566,8 @@ class _Planner:
         x, y = (self._view(name) for name in node.inputs)
         if x.dtype != y.dtype or x.dtype not in ("float32", "int64"):
             raise UnsupportedGraphError(f"got {node.op_type} of {x.dtype} and {y.dtype}")
+        if node.op_type == "Mod" and node.attributes.get("fmod", 0) != (x.dtype == "float32"):
+            raise UnsupportedGraphError(f"got a Mod of {x.dtype} with fmod {node.attributes.get('fmod', 0)}")
         shape = np.broadcast_shapes(x.shape, y.shape)
         dtype = "bool" if node.op_type.startswith("Greater") else x.dtype
         to = self._made(node.outputs[0], dtype, shape)
@@ -553,7 +595,7 @@ class _Planner:
         elif node.op_type == "Clip":
             if (len(node.inputs) > 2 and node.inputs[2]) or node.inputs[1] not in self._arrays:
                 raise UnsupportedGraphError("got a Clip with another limit than a constant least value")
-            parameter = float(self._arrays[node.inputs[1]])
+            parameter = float(self._arrays[node.inputs[1]].item())
         if x.dtype not in _TYPES or dtype not in _TYPES or (node.op_type != "Cast" and dtype != "float32"):
             raise UnsupportedGraphError(f"got {node.op_type} of {x.dtype}")
         to = self._made(node.outputs[0], dtype, x.shape)
@@ -562,6 +604,8 @@ class _Planner:
 
     def _where(self, node: GraphNode) -> None:
         condition, x, y = (self._view(name) for name in node.inputs)
+        if condition.dtype != "bool" or x.dtype != y.dtype:
+            raise UnsupportedGraphError(f"got a Where of {condition.dtype}, {x.dtype} and {y.dtype}")
         shape = np.broadcast_shapes(condition.shape, x.shape, y.shape)
         to = self._made(node.outputs[0], x.dtype, shape)
         views = [_broadcast(view, shape) for view in (condition, x, y)]
@@ -599,14 +643,18 @@ class _Planner:
         x, weight, bias = (self._dense_floats(name) for name in node.inputs)
         if node.attributes.get("axis", -1) not in (-1, len(x.shape) - 1):
             raise UnsupportedGraphError("got a LayerNormalization over more than the last axis")
+        if not weight.shape == bias.shape == x.shape[-1:]:
+            raise UnsupportedGraphError(f"got a LayerNormalization of {list(x.shape)} with {list(weight.shape)}")
         to = self._made(node.outputs[0], x.dtype, x.shape)
         epsilon = _bits(node.attributes.get("epsilon", 1e-5))
         self._emit("layer_norm", math.prod(x.shape[:-1]), x.shape[-1], epsilon, to, x, weight, bias)
 
     def _gate(self, group: Group) -> None:
         x, gate = (self._view(group.tensors[name]) for name in ("x", "gate"))
-        if x.shape != gate.shape or {x.dtype, gate.dtype} != {"float32"}:
-            raise UnsupportedGraphError(f"got a gate of {list(gate.shape)} for {list(x.shape)}")
+        if {x.dtype, gate.dtype} != {"float32"}:
+            raise UnsupportedGraphError(f"got a gate of {gate.dtype} for {x.dtype}")
+        shape = np.broadcast_shapes(x.shape, gate.shape)
+        x, gate = _broadcast(x, shape), _broadcast(gate, shape)
         to = self._made(group.output, x.dtype, x.shape)
         sizes, (_, x_strides, gate_strides) = _merged(x.shape, (to, x, gate))
         if len(sizes) > 2 or (x_strides[-1], gate_strides[-1]) != (1, 1):
@@ -627,6 +675,8 @@ class _Planner:
             self._turned(view, attributes.get(f"transBatch{side}", 0), attributes.get(f"trans{side}", 0))
             for view, side in ((x, "A"), (y, "B"))
         )
+        if x.shape[-1] != y.shape[-2]:
+            raise UnsupportedGraphError(f"got a product of {list(x.shape)} and {list(y.shape)}")
         batches = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
         (m, k), n = x.shape[-2:], y.shape[-1]
         to = self._made(node.outputs[0], x.dtype, (*batches, m, n))
@@ -639,7 +689,7 @@ class _Planner:
         self._emit("product", *sizes, _bits(attributes.get("alpha", 1.0)), *strides, macs=math.prod(sizes))
 
     def _turned(self, view: View, batch: int, last: int) -> View:
-        """As FusedMatMul: `batch` moves the first axis behind all others but the last, `last` swaps the last two."""
+        """As FusedMatMul does. batch: moves the first axis behind all others but the last; last: swaps the last two"""
         order = list(range(len(view.shape)))
         if batch:
             order = [*order[1:-1], order[0], order[-1]]
@@ -650,7 +700,6 @@ class _Planner:
     def _linear(self, group: Group) -> None:
         x = self._dense_floats(group.tensors["x"])
         weights = self._arrays[group.tensors["weights"]]
-        scales = self._arrays[group.tensors["scales"]].reshape(-1)
         if weights.ndim != 2 or weights.dtype != np.int8 or x.shape[-1] != weights.shape[0]:
             raise UnsupportedGraphError(f"got weights {weights.dtype.name} {list(weights.shape)} for {list(x.shape)}")
         k, n = weights.shape
@@ -658,7 +707,10 @@ class _Planner:
             raise UnsupportedGraphError("got weights of 8 bits, which this processor multiplies with 7 bits only")
         rows, groups = math.prod(x.shape[:-1]), -(-k // 4)
         panels, sums = self._panels(group.tensors["weights"], weights)
-        bias = self._arrays.get(group.tensors["bias"])
+        scales, bias = (
+            None if array is None else _of_panels(_row(array, n))
+            for array in (self._arrays.get(group.tensors[name]) for name in ("scales", "bias"))
+        )
         residual = None
         if group.tensors["residual"]:
             residual = self._dense_floats(group.tensors["residual"])
@@ -671,8 +723,7 @@ class _Planner:
             *(rows, k, n, int(group.values["silu"])),
             *(to, x, quantised),
             *(panels, sums),
-            self._constant(_of_panels(np.broadcast_to(scales, n))),
-            None if bias is None else self._constant(_of_panels(bias)),
+            *(None if array is None else self._constant(array) for array in (scales, bias)),
             residual,
             macs=rows * k * n,
         )
@@ -693,8 +744,8 @@ class _Planner:
         attributes = node.attributes
         if weights is None or weights.ndim != 4 or weights.dtype != np.float32 or len(x.shape) != 4 or x.shape[0] != 1:
             raise UnsupportedGraphError(f"got a Conv of {list(x.shape)}, wanted one picture and constant weights")
-        if attributes.get("group", 1) != 1 or set(attributes.get("dilations", (1,))) != {1}:
-            raise UnsupportedGraphError("got a Conv in groups, or with dilation")
+        if weights.shape[1] != x.shape[1] or set(attributes.get("dilations", (1,))) != {1}:
+            raise UnsupportedGraphError(f"got a Conv of {list(x.shape)} by {list(weights.shape)}, or with dilation")
         out, channels, height, width = weights.shape
         top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
         down, across = attributes.get("strides", (1, 1))
@@ -718,8 +769,11 @@ class _Planner:
         )
         taps, channels = group.values["taps"], new.shape[-1]
         rows, before = new.shape[1], past.shape[1]
-        if past.shape != (1, taps - 1, channels) or new.shape[0] != 1 or math.prod(weights.shape) != taps * channels:
+        if past.shape != (1, taps - 1, channels) or new.shape != (1, group.values["rows"], channels):
             raise UnsupportedGraphError(f"got a convolution over {list(past.shape)} and {list(new.shape)}")
+        wanted = (1,) * (len(weights.shape) - 2) + (taps, channels)
+        if weights.shape != wanted or bias.shape != (1,) * (len(bias.shape) - 1) + (channels,) or len(bias.shape) > 3:
+            raise UnsupportedGraphError(f"got a convolution by {list(weights.shape)} and {list(bias.shape)}")
         to = self._made(group.output, "float32", new.shape)
         self._emit("depthwise", rows, channels, taps, before, to, past, new, weights, bias)
 
@@ -727,13 +781,13 @@ class _Planner:
 
     def _rotate(self, node: GraphNode) -> None:
         x, numbers, cosines, sines = (self._as_dense(self._view(name)) for name in node.inputs)
-        attributes = node.attributes
-        plain = not any(attributes.get(name, 0) for name in ("interleaved", "num_heads", "rotary_embedding_dim"))
-        if not plain or len(x.shape) != 4 or 2 * cosines.shape[-1] != x.shape[-1]:
-            raise UnsupportedGraphError(f"got a RotaryEmbedding of {list(x.shape)} by {dict(attributes)}")
+        if len(x.shape) != 4 or len(cosines.shape) != 2 or 2 * cosines.shape[-1] != x.shape[-1]:
+            raise UnsupportedGraphError(f"got a RotaryEmbedding of {list(x.shape)} by {list(cosines.shape)}")
         # (batch, heads, sequence, size) and (batch, sequence): with one head the vectors lie as their numbers do.
         if x.shape[1] != 1 or math.prod(numbers.shape) != math.prod(x.shape[:-1]):
             raise UnsupportedGraphError(f"got a RotaryEmbedding of {list(x.shape)} at {list(numbers.shape)}")
+        if (x.dtype, numbers.dtype) != ("float32", "int64") or cosines.shape != sines.shape:
+            raise UnsupportedGraphError(f"got a RotaryEmbedding of {x.dtype} at {numbers.dtype}")
         to = self._made(node.outputs[0], x.dtype, x.shape)
         self._emit("rotate", math.prod(x.shape[:-1]), x.shape[-1], to, x, numbers, cosines, sines)
 
@@ -750,7 +804,13 @@ class _Planner:
         keys = sum(view.shape[0] for view in views[1:3])
         if batch != 1 or bias.shape != (1, 1, queries, keys) or any(view.strides[-1] != 1 for view in views):
             raise UnsupportedGraphError(f"got attention of {list(query.shape)} with a bias of {list(bias.shape)}")
-        to = self._made(group.output, "float32", (1, queries, heads * size))
+        if any(view.dtype != "float32" for view in views):
+            raise UnsupportedGraphError("got attention of other numbers than float32")
+        mixed = replace(query, shape=(1, queries, heads, size))
+        shape = self._new_shape(self._content.nodes[group.values["shaped"]], mixed)
+        if math.prod(shape) != math.prod(mixed.shape):
+            raise UnsupportedGraphError(f"got attention of {list(query.shape)} as {list(shape)}")
+        to = self._made(group.output, "float32", shape)
         scores = self._scratch_view("float32", [2 * _QUERIES * keys])
         self._emit(
             "attention",
@@ -764,26 +824,32 @@ class _Planner:
 
     def _cross_attention(self, node: GraphNode) -> None:
         query = self._dense_floats(node.inputs[0])
-        key, value = (self._view(name) for name in node.inputs[1:3])
+        key, value = (self._any_view(name) for name in node.inputs[1:3])
         heads = node.attributes["num_heads"]
         _, queries, width = query.shape
         size, rows = width // heads, key.shape[2]
-        bias = self._view(node.inputs[5]) if len(node.inputs) > 5 and node.inputs[5] else None
+        bias = self._any_view(node.inputs[5]) if len(node.inputs) > 5 and node.inputs[5] else None
         others = [name for i, name in enumerate(node.inputs) if i in (3, 4) or i > 5]
         factor = node.attributes.get("scale", 0.0) or 1 / math.sqrt(size)
         if any(others) or query.shape[0] != 1 or (key.shape[:2], key.shape[3]) != ((1, heads), size):
             raise UnsupportedGraphError(f"got a MultiHeadAttention of {list(query.shape)} over {list(key.shape)}")
         if key.shape != value.shape or (bias is not None and bias.shape != (1, 1, queries, rows)):
             raise UnsupportedGraphError(f"got a MultiHeadAttention over {list(key.shape)} and {list(value.shape)}")
+        views = [view for view in (key, value, bias) if view is not None]
+        if any(view.dtype != "float32" for view in views) or width % heads:
+            raise UnsupportedGraphError(f"got a MultiHeadAttention of {width} in {heads} heads, or not of float32")
         most, number = rows, rows
         if not isinstance(rows, int):
+            # Strides of what varies are not known: only the caller's own memory is as it is taken to be.
+            if any(view.buffer.root < FIRST_OWN or view.strides != _dense(view.shape) for view in views):
+                raise UnsupportedGraphError(f"got a MultiHeadAttention over {list(key.shape)}, which is not an input")
             if rows not in self._most:
                 raise UnsupportedGraphError(f"got the size {rows!r}, which nothing limits")
             if rows not in self._varying:
                 self._varying.append(rows)
             most, number = self._most[rows], -1 - self._varying.index(rows)
         else:
-            key, value = self._as_dense(key), self._as_dense(value)
+            key, value = self._dense_floats(node.inputs[1]), self._dense_floats(node.inputs[2])
             bias = bias and self._as_dense(bias)
         to = self._made(node.outputs[0], "float32", query.shape)
         scores = self._scratch_view("float32", [2 * _QUERIES * most])
@@ -840,6 +906,13 @@ def _word(argument: int | View | Buffer | None) -> int:
     if isinstance(argument, Buffer):
         return (argument.root << 32) + argument.offset
     return _NOTHING if argument is None else int(argument)
+
+
+def _row(values: NDArray[Any], n: int) -> NDArray[Any]:
+    """One number for each column. errors: UnsupportedGraphError where they differ between rows, or add some"""
+    if values.dtype != np.float32 or values.size not in (1, n) or (values.ndim > 1 and values.size != values.shape[-1]):
+        raise UnsupportedGraphError(f"got {values.dtype} {list(values.shape)} for {n} columns")
+    return np.broadcast_to(values.reshape(-1), n)
 
 
 def _of_panels(values: NDArray[Any]) -> NDArray[np.float32]:

@@ -41,15 +41,12 @@ class NativeSession:
         self.outputs: dict[str, TensorSpec] = {name: content.specs[name] for name in content.outputs}
         self.numbers = {name: i for i, name in enumerate(self.plan.roots, start=FIRST_OWN)}
         # Of inputs with sizes that vary: the axis, the number of the size, and its largest value.
-        self.varying = {
-            name: [
-                (axis, self.plan.varying.index(str(size)), (most or {})[str(size)])
-                for axis, size in enumerate(spec.shape)
-                if str(size) in self.plan.varying
-            ]
-            for name, spec in self.inputs.items()
-            if set(map(str, spec.shape)) & set(self.plan.varying)
-        }
+        self.varying: dict[str, list[tuple[int, int, int]]] = {}
+        for name, spec in self.inputs.items():
+            for axis, size in enumerate(map(str, spec.shape)):
+                if size in self.plan.varying:
+                    found = axis, self.plan.varying.index(size), (most or {})[size]
+                    self.varying.setdefault(name, []).append(found)
         self._scratches: list[NDArray[np.uint8]] = []
 
     def io_binding(self) -> Binding:
@@ -96,7 +93,7 @@ class BoundProgram:
 
     def __init__(self, session: NativeSession, feed: Mapping[str, Array]) -> None:
         self._session, self._binding = session, session.io_binding()
-        self._held = [np.ascontiguousarray(feed[name], spec.dtype) for name, spec in session.inputs.items()]
+        self._held = [np.asarray(feed[name], spec.dtype, order="C") for name, spec in session.inputs.items()]
         for (name, spec), array in zip(session.inputs.items(), self._held, strict=True):
             if not _is_of(array.shape, spec.shape):
                 raise ValueError(f"got {name!r} of {list(array.shape)}, wanted {list(spec.shape)}")
@@ -139,12 +136,15 @@ class Binding:
         self.sizes = (ctypes.c_int64 * max(1, len(plan.varying)))()
 
     def bind_input(self, name: str, device: str, number: int, dtype: Any, shape: Sequence[int], place: int) -> None:
-        """Read an input there. errors: ValueError where a size that varies is too large"""
+        """Read an input there, which is as the graph has it.
+
+        errors: ValueError where a size that varies is none, or too large
+        """
         del device, number, dtype
         session = self._session
         for axis, which, most in session.varying.get(name, ()):
-            if shape[axis] > most:
-                raise ValueError(f"got {name!r} of {list(shape)}, wanted {most} at most along axis {axis}")
+            if not 1 <= shape[axis] <= most:
+                raise ValueError(f"got {name!r} of {list(shape)}, wanted 1 to {most} along axis {axis}")
             self.sizes[which] = shape[axis]
         self.roots[session.numbers[name]] = place
 
