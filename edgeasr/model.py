@@ -77,7 +77,7 @@ class AcousticModel:
         self.tokenizer = Tokenizer(bundle.tokens)
         _check_signature(bundle)
         self._asked, self._usual = backend, self.backend
-        if backend is None and self.backend == "onnxruntime" and NATIVE in backends_of(self.artefact):
+        if backend is None and self._fits_native() and _native_is_fast():
             self._usual = NATIVE
         self.backend = self._backend_for(threads)
         self._load_or_fall_back(self._load_all)
@@ -106,6 +106,9 @@ class AcousticModel:
         other.backend = self._backend_for(threads)
         other._load_or_fall_back(partial(other._load_step, part))
         return other
+
+    def _fits_native(self) -> bool:
+        return self.backend == "onnxruntime" and NATIVE in backends_of(self.artefact)
 
     def _backend_for(self, threads: int) -> str:
         """C of our own has one thread: on more ONNX Runtime runs in its place, unless it was asked for."""
@@ -206,6 +209,16 @@ class AcousticModel:
             admitted = keeper.admit(bank, entry, i + 2, rules, span * self.config.frame_s)
             next_state |= {f"state.bank.{i}.{name}": array for name, array in admitted.items()}
         return next_state
+
+
+def _native_is_fast() -> bool:
+    """Whether C of our own can be compiled and is faster than ONNX Runtime here."""
+    try:
+        from edgeasr.backends.native.library import native_library
+
+        return native_library().is_fast
+    except (ImportError, NativeCodeError):  # protobuf comes with ONNX Runtime, but Debian's may be without
+        return False
 
 
 def keep_words(bundle: Bundle) -> None:

@@ -518,6 +518,7 @@ static inline __attribute__((always_inline)) void dot_rows(int rows, const quant
             w[c] = _mm512_load_si512(panel + 64 * c);
             HOLD(w[c]);
             _mm_prefetch(panel + 64 * c + 4096, _MM_HINT_T0);
+            _mm_prefetch(panel + 64 * c + 16384, _MM_HINT_T1);
         }
         for (int r = 0; r < rows; r++) {
             int32_t four;
@@ -579,7 +580,20 @@ static inline __attribute__((always_inline)) void dot_rows(int rows, const quant
             for (int q = 0; q < 4; q++)
                 sum[r][q] = vdupq_n_s32(0);
         const int8_t *w = panel + 32 * c;
-        for (int64_t g = 0; g < groups; g++, w += 4 * PANEL)
+        // Sums of two products have room in 16 bits where weights have 7, which plan.py makes sure of.
+        int64_t g = 0;
+        for (; g + 1 < groups; g += 2, w += 8 * PANEL)
+            for (int r = 0; r < rows; r++) {
+                int32_t four[2];
+                memcpy(four, x + r * stride + 4 * g, 8);
+                const int8x8_t v = vreinterpret_s8_s32(vdup_n_s32(four[0]));
+                const int8x8_t u = vreinterpret_s8_s32(vdup_n_s32(four[1]));
+                for (int q = 0; q < 4; q++) {
+                    const int16x8_t pair = vmlal_s8(vmull_s8(vld1_s8(w + 8 * q), v), vld1_s8(w + 8 * q + 4 * PANEL), u);
+                    sum[r][q] = vpadalq_s16(sum[r][q], pair);
+                }
+            }
+        if (g < groups)
             for (int r = 0; r < rows; r++) {
                 int32_t four;
                 memcpy(&four, x + r * stride + 4 * g, 4);
@@ -1086,15 +1100,20 @@ int edgeasr_native_run(const int64_t *program, int64_t length, char *const *root
     return OK;
 }
 
-// What plan.py has to know: floats of a vector, output channels of a tile of a convolution, and whether weights of 8
-// bits are multiplied exactly.
-void edgeasr_native_layout(int64_t *lanes, int64_t *channels, int64_t *eight_bits)
+// What others have to know: floats of a vector, output channels of a tile of a convolution, whether weights of 8 bits
+// are multiplied exactly, and whether there are instructions for products in int8.
+void edgeasr_native_layout(int64_t *lanes, int64_t *channels, int64_t *eight_bits, int64_t *fast)
 {
     *lanes = LANES;
     *channels = CHANNELS;
-#if defined(DOT_AVX2)
+#if defined(DOT_AVX2) || defined(DOT_NEON)
     *eight_bits = 0;
 #else
     *eight_bits = 1;
+#endif
+#if defined(DOT_VNNI) || defined(DOT_AVX2) || defined(DOT_SDOT) || defined(DOT_NEON)
+    *fast = 1;
+#else
+    *fast = 0;
 #endif
 }

@@ -18,8 +18,9 @@ _FLAGS = ("-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
 class NativeLibrary:
     """What runs programs.
 
-    flags:  for the compiler, beyond the usual ones
-    sha256: of the source
+    flags:   for the compiler, beyond the usual ones
+    sha256:  of the source
+    is_fast: whether it has instructions for products in int8; without them ONNX Runtime is faster
     errors: NativeCodeError where the library cannot be compiled
     """
 
@@ -31,9 +32,9 @@ class NativeLibrary:
         pointer = ctypes.c_void_p
         self.run.argtypes = [pointer, ctypes.c_int64, pointer, pointer, pointer]
         self.run.restype = ctypes.c_int
-        lanes, channels, eight_bits = (ctypes.c_int64() for _ in range(3))
-        library.edgeasr_native_layout(ctypes.byref(lanes), ctypes.byref(channels), ctypes.byref(eight_bits))
-        self.layout = Layout(lanes.value, channels.value, bool(eight_bits.value))
+        lanes, channels, eight_bits, fast = (ctypes.c_int64() for _ in range(4))
+        library.edgeasr_native_layout(*map(ctypes.byref, (lanes, channels, eight_bits, fast)))
+        self.layout, self.is_fast = Layout(lanes.value, channels.value, bool(eight_bits.value)), bool(fast.value)
 
 
 @cache
