@@ -22,7 +22,7 @@ from edgeasr.bundle import Bundle
 from edgeasr.model import AcousticModel
 
 bundle, features, output = sys.argv[1:]
-model = AcousticModel(Bundle.load(bundle), backend="onnx-int8")
+model = AcousticModel(Bundle.load(bundle), backend="onnxruntime")  # C of our own is compiled for the processor beneath
 state, heard = model.init_state(), []
 for chunk in np.load(features):
     emissions, state = model.step(chunk, state)
