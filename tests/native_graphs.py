@@ -82,6 +82,19 @@ def model(
     return helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
 
 
+def with_size(content: bytes, name: str, axis: int, size: str | int) -> bytes:
+    """The same graph, whose input or output the file says to be of another size; a word for one that varies."""
+    import onnx
+
+    graph = onnx.load_from_string(content)
+    for value in (*graph.graph.input, *graph.graph.output):
+        if value.name == name:
+            dim = value.type.tensor_type.shape.dim[axis]
+            dim.Clear()
+            setattr(dim, "dim_param" if isinstance(size, str) else "dim_value", size)
+    return graph.SerializeToString()
+
+
 def run_onnxruntime(content: bytes, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

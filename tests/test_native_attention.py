@@ -11,11 +11,11 @@ pytest.importorskip("onnx", reason="the graphs are built with onnx, of the extra
 from edgeasr.backends.native.session import NativeSession
 
 NATIVE = run_path(str(Path(__file__).with_name("native_graphs.py")))
-assert_close, floats, integers, library, model, node, planned_operators, run_onnxruntime = (
+assert_close, floats, integers, library, model, node, planned_operators, run_onnxruntime, with_size = (
     NATIVE[name]
     for name in (
         *("assert_close", "floats", "integers", "library", "model", "node"),
-        *("planned_operators", "run_onnxruntime"),
+        *("planned_operators", "run_onnxruntime", "with_size"),
     )
 )
 pytestmark = NATIVE["needs_compiler"]
@@ -129,21 +129,16 @@ def test_attention_across_what_is_turned(library):
     assert_close(library, nodes, inputs, "y", rtol=1e-4, atol=1e-5)
 
 
-def of_any_length(inputs, outputs, nodes):
-    """The same graph, in which axes 2 of k and v and 3 of the bias are as long as the caller likes."""
-    import onnx
-
-    graph = onnx.load_from_string(model(nodes, inputs, outputs))
-    for value in graph.graph.input:
-        for name, axis in (("k", 2), ("v", 2), ("bias", 3)):
-            if value.name == name:
-                value.type.tensor_type.shape.dim[axis].dim_param = "keys"
-    return graph.SerializeToString()
+def of_any_length():
+    """Attention across 5 queries of 2 heads, and as many keys as the caller likes."""
+    content = model(crossing(num_heads=2), crossed(5, 1, 2, 20), {"y": floats(1, 5, 40)})
+    for name, axis in (("k", 2), ("v", 2), ("bias", 3)):
+        content = with_size(content, name, axis, "keys")
+    return content
 
 
 def test_the_number_of_keys_varies_from_run_to_run(library):
-    nodes = crossing(num_heads=2)
-    content = of_any_length(crossed(5, 1, 2, 20), {"y": floats(1, 5, 40)}, nodes)
+    content = of_any_length()
     session = NativeSession(content, {"keys": 40}, library)
     for keys in (1, 40, 3, 17, 1):
         inputs = crossed(5, keys, 2, 20)
@@ -153,8 +148,7 @@ def test_the_number_of_keys_varies_from_run_to_run(library):
 
 @pytest.mark.parametrize("keys", [0, 41])
 def test_no_keys_and_too_many_are_refused(library, keys):
-    content = of_any_length(crossed(5, 1, 2, 20), {"y": floats(1, 5, 40)}, crossing(num_heads=2))
-    session = NativeSession(content, {"keys": 40}, library)
+    session = NativeSession(of_any_length(), {"keys": 40}, library)
     with pytest.raises(ValueError, match=rf"got 'k' of \[1, 2, {keys}, 20\], wanted 1 to 40 along axis 2"):
         session.run(None, crossed(5, keys, 2, 20))
 
@@ -168,7 +162,8 @@ def test_inputs_of_another_size_are_refused(library):
 @pytest.mark.parametrize("size", [2, 12, 34, 48])
 def test_rotation_of_queries(library, size):
     constants = {"cosines": floats(20, size // 2, seed=1), "sines": floats(20, size // 2, seed=2)}
-    inputs = {"given": floats(2, 5, 1, size), "numbers": integers(0, 19, 3, 3, 7, 8, 1, 0, 5, 2).reshape(2, 5)}
+    constants |= {"numbers": integers(0, 19, 3, 3, 7, 8, 1, 0, 5, 2).reshape(2, 5)}
+    inputs = {"given": floats(2, 5, 1, size)}
     nodes = [
         node("Transpose", "given", "x", perm=[0, 2, 1, 3]),
         node("RotaryEmbedding", "x numbers cosines sines", "y"),

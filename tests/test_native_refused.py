@@ -15,9 +15,9 @@ from edgeasr.errors import BundleError, UnsupportedGraphError
 from edgeasr.onnx_reader import constants as constants_of
 from edgeasr.onnx_reader import read_onnx
 
-floats, integers, model, node = (
+floats, integers, model, node, with_size = (
     run_path(str(Path(__file__).with_name("native_graphs.py")))[name]
-    for name in ("floats", "integers", "model", "node")
+    for name in ("floats", "integers", "model", "node", "with_size")
 )
 
 LAYOUT = Layout(4, 12, True)
@@ -31,17 +31,6 @@ def plan(content, most=None):
 def refused(content, message, most=None):
     with pytest.raises(UnsupportedGraphError, match=message):
         plan(content, most)
-
-
-def with_shape(content, name, axis, size):
-    """An input or output that the file says to be of another size, or of one that varies."""
-    graph = onnx.load_from_string(content)
-    for value in (*graph.graph.input, *graph.graph.output):
-        if value.name == name:
-            dim = value.type.tensor_type.shape.dim[axis]
-            dim.Clear()
-            setattr(dim, "dim_param" if isinstance(size, str) else "dim_value", size)
-    return graph.SerializeToString()
 
 
 CONSTANTS = {"w": KERNEL, "half_w": KERNEL[:, :1], "five": floats(5), "pads": integers(1, 0, 0, 0)}
@@ -191,7 +180,7 @@ def test_numbers_of_16_bits():
 def test_sizes_that_vary_where_only_a_number_of_keys_may():
     x = floats(3, 5)
     for operator in (node("Add", "x x", "y"), node("Transpose", "x", "y"), node("Unsqueeze", "x axis", "y")):
-        content = with_shape(model([operator], {"x": x}, {"y": x}, {"axis": integers(0)}), "x", 0, "rows")
+        content = with_size(model([operator], {"x": x}, {"y": x}, {"axis": integers(0)}), "x", 0, "rows")
         refused(content, "wanted sizes that do not vary", {"rows": 9})
 
 
@@ -200,7 +189,7 @@ def keys_that_vary(before=(), names="q k v"):
     nodes = [*before, node("MultiHeadAttention", names, "y", num_heads=2)]
     content = model(nodes, inputs, {"y": inputs["q"]}, {"sizes": integers(2, 2)})
     for name in "kv":
-        content = with_shape(content, name, 2, "keys")
+        content = with_size(content, name, 2, "keys")
     return content
 
 
@@ -225,10 +214,19 @@ def test_an_end_that_varies_of_what_others_read():
         node("Add", "y y", "z"),
     ]
     inputs, constants = {"x": floats(3, 5), "n": integers(1, 2)}, {"zero": integers(0), "axis": integers(0)}
-    content = with_shape(model(nodes, inputs, {"y": floats(3, 5), "z": floats(3, 5)}, constants), "y", 0, "rows")
+    content = with_size(model(nodes, inputs, {"y": floats(3, 5), "z": floats(3, 5)}, constants), "y", 0, "rows")
     refused(content, "a slice of 'x' to an end that varies")
-    content = with_shape(model(nodes[:2], inputs, {"y": floats(3, 5)}, constants), "y", 0, "rows")
+    content = with_size(model(nodes[:2], inputs, {"y": floats(3, 5)}, constants), "y", 0, "rows")
     assert plan(content).cuts["y"].axis == 0
+    refused(with_size(content, "y", 0, 3), r"got 'y' of \[3, 5\], wanted a size that varies along axis 0")
+
+
+@pytest.mark.parametrize("numbers", [(0, 9), (-1, 0), None])
+def test_rotations_by_rows_that_a_table_has_not_or_that_nobody_knows(numbers):
+    constants = {"table": floats(9, 2)} | ({} if numbers is None else {"numbers": integers(*numbers).reshape(1, 2)})
+    inputs = {"x": floats(1, 1, 2, 4)} | ({"numbers": np.zeros((1, 2), np.int64)} if numbers is None else {})
+    content = model([node("RotaryEmbedding", "x numbers table table", "y")], inputs, {"y": inputs["x"]}, constants)
+    refused(content, "a RotaryEmbedding at 'numbers', wanted constants within its tables")
 
 
 def linear(behind=(), **changed):

@@ -8,9 +8,12 @@ import pytest
 
 pytest.importorskip("onnx", reason="the graphs are built with onnx, of the extra `train`")
 
+from edgeasr.backends.native.session import NativeSession
+
 NATIVE = run_path(str(Path(__file__).with_name("native_graphs.py")))
-assert_same, floats, integers, library, node = (
-    NATIVE[name] for name in ("assert_same", "floats", "integers", "library", "node")
+assert_same, floats, integers, library, model, node, run_onnxruntime, with_size = (
+    NATIVE[name]
+    for name in ("assert_same", "floats", "integers", "library", "model", "node", "run_onnxruntime", "with_size")
 )
 pytestmark = NATIVE["needs_compiler"]
 
@@ -158,6 +161,51 @@ def test_outputs_are_inputs_constants_and_other_outputs_looked_at_in_another_way
     ]
     outputs = "of_input of_constant made of_output again of_both"
     assert_same(library, nodes, {"x": floats(3, 5)}, outputs, {"c": floats(2, 3, seed=1)})
+
+
+@pytest.mark.parametrize("also_given", [False, True])
+def test_an_output_whose_end_is_computed(library, also_given):
+    """As the preparation of a memory gives its slots: those that are held."""
+    x, counts = floats(2, 5, 3), integers(1, 3)
+    nodes = [
+        node("ReduceMax", "n", "end", keepdims=1),
+        node("Slice", "x zero end axis", "y"),
+        node("Transpose", "x", "t", perm=[1, 0, 2]),
+        node("Slice", "t zero end zero one", "z"),
+    ]
+    outputs = {"y": x, "z": x} | ({"end": integers(0)} if also_given else {})
+    constants = {"zero": integers(0), "axis": integers(-2), "one": integers(1)}
+    content = model(nodes, {"x": x, "n": counts}, outputs, constants)
+    content = with_size(with_size(content, "y", 1, "held"), "z", 0, "held")
+    content = with_size(content, "z", 1, 2)
+    session = NativeSession(content, library=library)
+    for counts in (integers(1, 3), integers(5, -2), integers(1, 1), integers(9, 0)):
+        feed = {"x": x, "n": counts}
+        for found, wanted in zip(session.run(None, feed), run_onnxruntime(content, feed), strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def test_some_of_the_outputs_in_another_order(library):
+    x = floats(3, 5)
+    content = model([node("Add", "x x", "y"), node("Transpose", "x", "z")], {"x": x}, {"y": x, "z": x.T})
+    session = NativeSession(content, library=library)
+    found = session.run(["z", "y"], {"x": x})
+    assert [array.tolist() for array in found] == [x.T.tolist(), (x + x).tolist()]
+
+
+def test_each_instruction_is_timed_and_an_unknown_one_refused(library):
+    x = floats(30, 50)
+    content = model([node("Exp", "x", "y"), node("Transpose", "y", "z")], {"x": x}, {"z": x.T})
+    session = NativeSession(content, library=library)
+    binding, z, times = session.io_binding(), np.zeros((50, 30), np.float32), np.full(2, -1)
+    binding.bind_input("x", "cpu", 0, np.float32, x.shape, x.ctypes.data)
+    binding.bind_output("z", "cpu", 0, np.float32, z.shape, z.ctypes.data)
+    session.run_with_iobinding(binding, times)
+    assert (times > 0).all()
+    np.testing.assert_allclose(z, np.exp(x).T, rtol=1e-5)
+    session.plan.words[0] = 99
+    with pytest.raises(RuntimeError, match="a program that the library does not know"):
+        session.run_with_iobinding(binding)
 
 
 def test_scratch_memory_is_not_used_again_too_early(library):

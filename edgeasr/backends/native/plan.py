@@ -46,6 +46,7 @@ _MAX_DIMS = 6
 _PANEL, _ROWS, _QUERIES = 64, 4, 4
 _ALIGNMENT = 64
 _SEVEN_BITS = 64
+_MOST_SUMMED = (2**31 - 1) // (255 * 128)  # products of 8 bits in a sum of 32
 _NOTHING = -1
 
 CONSTANTS, SCRATCH, FIRST_OWN = 0, 1, 2  # roots; inputs and outputs of the graph come behind these
@@ -377,7 +378,7 @@ class _Planner:
         if (spec := self._content.specs.get(name)) is not None:
             cut = self._cuts.get(name)
             said: list[Any] = list(spec.shape)  # names for sizes that vary
-            if cut is not None and isinstance(said[cut.axis], str):
+            if cut is not None:
                 said[cut.axis] = view.shape[cut.axis]
             if spec.dtype != view.dtype or said != list(view.shape):
                 raise UnsupportedGraphError(
@@ -501,7 +502,11 @@ class _Planner:
             self._extra.append(ends)
             self._outputs[ends] = Buffer(0, 0)
             self._copy(self._made(ends, end.dtype, end.shape), end)
-        self._cuts[name] = Cut(axes[0] % len(view.shape), ends)
+        axis = axes[0] % len(view.shape)
+        said: Sequence[Any] = self._content.specs[name].shape
+        if not isinstance(said[axis], str):  # whoever gives room of one size for it would take all of that
+            raise UnsupportedGraphError(f"got {name!r} of {list(said)}, wanted a size that varies along axis {axis}")
+        self._cuts[name] = Cut(axis, ends)
         self._named(name, view)
 
     def _split(self, node: GraphNode) -> None:
@@ -703,6 +708,8 @@ class _Planner:
         if weights.ndim != 2 or weights.dtype != np.int8 or x.shape[-1] != weights.shape[0]:
             raise UnsupportedGraphError(f"got weights {weights.dtype.name} {list(weights.shape)} for {list(x.shape)}")
         k, n = weights.shape
+        if k > _MOST_SUMMED:
+            raise UnsupportedGraphError(f"got products of {k} numbers, wanted {_MOST_SUMMED} at most")
         if not self._layout.eight_bits and np.abs(weights.astype(np.int16)).max(initial=0) > _SEVEN_BITS:
             raise UnsupportedGraphError("got weights of 8 bits, which this processor multiplies with 7 bits only")
         rows, groups = math.prod(x.shape[:-1]), -(-k // 4)
@@ -781,6 +788,12 @@ class _Planner:
 
     def _rotate(self, node: GraphNode) -> None:
         x, numbers, cosines, sines = (self._as_dense(self._view(name)) for name in node.inputs)
+        # Of the tables' rows, which nobody looks after while a program runs.
+        chosen = self._arrays.get(node.inputs[1])
+        if chosen is None or chosen.min() < 0 or chosen.max() >= cosines.shape[0]:
+            raise UnsupportedGraphError(
+                f"got a RotaryEmbedding at {node.inputs[1]!r}, wanted constants within its tables"
+            )
         if len(x.shape) != 4 or len(cosines.shape) != 2 or 2 * cosines.shape[-1] != x.shape[-1]:
             raise UnsupportedGraphError(f"got a RotaryEmbedding of {list(x.shape)} by {list(cosines.shape)}")
         # (batch, heads, sequence, size) and (batch, sequence): with one head the vectors lie as their numbers do.
