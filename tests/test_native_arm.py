@@ -12,7 +12,7 @@ import pytest
 
 from edgeasr.backends.native.graph import NativeGraph
 from edgeasr.backends.native.library import _FLAGS, NativeLibrary
-from edgeasr.backends.native.plan import Layout
+from edgeasr.backends.native.program import Layout
 from edgeasr.backends.native.session import NativeSession
 from edgeasr.backends.preparation import prepared_graph
 from edgeasr.bundle import Bundle, default_bundle

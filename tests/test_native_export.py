@@ -74,7 +74,8 @@ def test_nothing_is_allocated_twice(made):
 
 
 def _scratch(plan):
-    from edgeasr.backends.native.plan import SCRATCH, Buffer, View
+    from edgeasr.backends.native.program import SCRATCH
+    from edgeasr.backends.native.tensors import Buffer, View
 
     arguments = [argument for one in plan.instructions for argument in one.arguments]
     buffers = [one.buffer if isinstance(one, View) else one for one in arguments if isinstance(one, View | Buffer)]

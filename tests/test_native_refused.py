@@ -10,7 +10,8 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="the graphs are built with onnx, of the extra `train`")
 
-from edgeasr.backends.native.plan import Layout, planned
+from edgeasr.backends.native.plan import planned
+from edgeasr.backends.native.program import Layout
 from edgeasr.errors import BundleError, UnsupportedGraphError
 from edgeasr.onnx_reader import constants as constants_of
 from edgeasr.onnx_reader import read_onnx

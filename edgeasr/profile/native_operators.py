@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeasr.backends.native.graph import NativeGraph
-from edgeasr.backends.native.plan import CONSTANTS, Instruction, Plan, View
+from edgeasr.backends.native.program import CONSTANTS, Instruction, Plan
 from edgeasr.backends.native.session import BoundProgram
+from edgeasr.backends.native.tensors import View
 from edgeasr.profile.operators import Effort, GraphProfile, Operator
 from edgeasr.profile.stretches import CALM_TIMES, calm_mean
 from edgeasr.profile.work import Kind, OperatorWork, Tensor

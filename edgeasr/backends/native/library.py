@@ -7,7 +7,7 @@ import hashlib
 from functools import cache
 from importlib.resources import files
 
-from edgeasr.backends.native.plan import Layout
+from edgeasr.backends.native.program import Layout
 from edgeasr.native_code import load_native
 from edgeasr.user_cache import cache_folder
 

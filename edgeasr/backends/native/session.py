@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeasr.backends.native.library import NativeLibrary, native_library
-from edgeasr.backends.native.plan import CONSTANTS, FIRST_OWN, SCRATCH, Plan, aligned, planned
+from edgeasr.backends.native.plan import planned
+from edgeasr.backends.native.program import CONSTANTS, FIRST_OWN, SCRATCH, Plan
+from edgeasr.backends.native.tensors import aligned
 from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.onnx_reader import constants, read_onnx
 
