@@ -187,7 +187,7 @@ class NativeTransducer:
 def _library() -> ctypes.CDLL:
     """errors: NativeCodeError"""
     source = files("edgeasr").joinpath("transducer_kernels.c").read_text(encoding="utf-8")
-    library = load_native("transducer_kernels", source, cache_folder(), _FLAGS)
+    library = load_native("transducer_kernels", source, cache_folder() / "native", _FLAGS)
     library.edgeasr_transducer_scratch.restype = library.edgeasr_transducer_find.restype = _size
     model = ctypes.POINTER(_Model)
     library.edgeasr_transducer_scratch.argtypes = [model]

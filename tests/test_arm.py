@@ -172,7 +172,7 @@ def pi_32(wheel, tflite_model, tmp_path_factory):
 
 def test_install_asks_for_the_packages_and_hears_the_clip(pi_64):
     asked = (pi_64.home / "apt-get").read_text().split()
-    assert asked[-2:] == ["python3-venv", "libportaudio2"]
+    assert asked[-4:] == ["python3-venv", "libportaudio2", "gcc", "libc6-dev"]
     assert WORDS in pi_64.said
     assert "edgeasr doctor" in pi_64.said
 

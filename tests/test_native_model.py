@@ -184,7 +184,7 @@ def with_a_broken_one(folder, monkeypatch):
     compiler.write_text("#!/bin/sh\necho 'no headers' >&2\nexit 1\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CC", str(compiler))
-    return r"cannot compile operators.c \(no headers\): apt-get install gcc libc6-dev"
+    return r"cannot compile kernels.c \(no headers\): apt-get install gcc libc6-dev"
 
 
 @pytest.mark.parametrize("missing", [without_compiler, with_a_broken_one])

@@ -27,7 +27,7 @@ class NativeLibrary:
     def __init__(self, flags: tuple[str, ...] = ()) -> None:
         source = files("edgeasr.backends.native").joinpath("kernels.c").read_text(encoding="utf-8")
         self.sha256 = hashlib.sha256(source.encode()).hexdigest()
-        library = load_native("operators", source, cache_folder() / "native", (*_FLAGS, *flags))
+        library = load_native("kernels", source, cache_folder() / "native", (*_FLAGS, *flags))
         self.run = library.edgeasr_native_run
         pointer = ctypes.c_void_p
         self.run.argtypes = [pointer, ctypes.c_int64, pointer, pointer, pointer]
