@@ -20,6 +20,7 @@ _FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC", "-pthread")
 # A compiler for Arm may know only the second; any knows none.
 _TUNINGS = (("-march=native",), ("-mcpu=native",), ())
 _COMPILE_S = 120
+_refused: dict[Path, str] = {}  # what could not be compiled in this process, and why
 _INSTALL = "apt-get install gcc libc6-dev"
 
 
@@ -33,6 +34,8 @@ def load_native(name: str, source: str, folder: Path, flags: tuple[str, ...] = (
     """
     compiler = _compiler()
     kept = folder / f"{name}-{_digest(source, compiler, flags)}.so"
+    if kept in _refused:  # streams come and go, and a compiler that fails is not run for each
+        raise NativeCodeError(_refused[kept], fix=_INSTALL)
     if kept.is_file():
         try:
             return _loaded(kept)
@@ -41,7 +44,9 @@ def load_native(name: str, source: str, folder: Path, flags: tuple[str, ...] = (
     _log.warning("edgeasr: compiling %s.c for this processor, once; seconds, on a small board half a minute", name)
     with tempfile.TemporaryDirectory() as made:
         library = Path(made, f"{name}.so")
-        _compile(compiler, name, source, flags, library)
+        if said := _failure(compiler, source, flags, library):
+            _refused[kept] = f"{compiler} cannot compile {name}.c ({said})"
+            raise NativeCodeError(_refused[kept], fix=_INSTALL)
         try:
             _keep(library, kept)
         except OSError:
@@ -72,7 +77,8 @@ def _digest(source: str, compiler: str, flags: tuple[str, ...]) -> str:
     return hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 
-def _compile(compiler: str, name: str, source: str, flags: tuple[str, ...], library: Path) -> None:
+def _failure(compiler: str, source: str, flags: tuple[str, ...], library: Path) -> str:
+    """Compile; what went wrong, "" for nothing."""
     said = ""
     for tuning in _TUNINGS:
         command = [compiler, *_FLAGS, *tuning, *flags, "-x", "c", "-", "-o", str(library), "-lm"]
@@ -81,11 +87,11 @@ def _compile(compiler: str, name: str, source: str, flags: tuple[str, ...], libr
                 command, input=source, capture_output=True, text=True, timeout=_COMPILE_S, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise NativeCodeError(f"{compiler} does not run ({error})") from error
+            return str(error)
         if done.returncode == 0:
-            return
+            return ""
         said = next(iter(done.stderr.strip().splitlines()), f"exit code {done.returncode}")
-    raise NativeCodeError(f"{compiler} cannot compile {name}.c ({said})", fix=_INSTALL)
+    return said
 
 
 def _keep(library: Path, kept: Path) -> None:
