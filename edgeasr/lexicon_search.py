@@ -204,7 +204,7 @@ def heard_frames(log_probs: NDArray[np.floating[Any]], config: SearchConfig) -> 
     best = weighed.max(axis=1)
     tried = weighed > best[:, None] - config.token_beam
     tried[:, 0] = False
-    tried[log_probs[:, 0] > math.log(config.sure_blank)] = False
+    tried[raised[:, 0] > math.log(config.sure_blank)] = False
     probs = np.exp(weighed)
     phones = [likely.nonzero()[0] for likely in tried]
     return list(map(Heard, raised, probs, probs[:, 0].tolist(), best.tolist(), phones))
@@ -257,7 +257,8 @@ class PrefixSearch:
     behind:  how much likelier the best prefix is than the likeliest phones, or blanks, of all frames, in nats: below 0;
              added to logarithms of `scores` it makes them odds
 
-    Few prefixes are kept, so a frame's time is that of the calls of numpy, whatever the number of prefixes.
+    Few prefixes are kept, so a frame's time is that of the calls of numpy, whatever the number of prefixes; without them
+    `lexicon_native.py` does the same.
     """
 
     def __init__(self, graph: WordGraph) -> None:
@@ -282,6 +283,11 @@ class PrefixSearch:
         """(N,) probability of each prefix, up to a factor."""
         scores: Doubles = self.parts[BLANK] + self.parts[TOKEN]
         return scores
+
+    def accept_frames(self, log_probs: NDArray[np.floating[Any]], frames: Sequence[int]) -> None:
+        """Take frames. log_probs: (T, P); frames: T numbers"""
+        for heard, frame in zip(heard_frames(log_probs, self.graph.config), frames, strict=True):
+            self.accept(heard, frame)
 
     def accept(self, heard: Heard, frame: int) -> None:
         """Take one frame."""
@@ -386,8 +392,8 @@ class PrefixSearch:
         best = _highest(total)
         kept = (total > best * self._least).nonzero()[0]
         if len(kept) > most:
-            kept = kept[total[kept].argpartition(-most)[-most:]]
-            kept.sort()
+            # Of equals the first, whoever searches: `lexicon_kernels.c` keeps the same.
+            kept = np.sort(kept[(-total[kept]).argsort(kind="stable")[:most]])
         both = probs.take(kept, axis=1)
         both /= best
         self.behind += math.log(best)
