@@ -28,6 +28,7 @@
 #define EDGEASR_NOT_FOUND (1u << EDGEASR_KEY_SHIFT)
 #define EDGEASR_NOT_FOLLOWED (1u << (EDGEASR_KEY_SHIFT - 1))
 #define EDGEASR_EMPTY 0
+#define EDGEASR_RANGES 256 // histories that are remembered during a call
 #define EDGEASR_SPECIAL_WORDS 3
 
 typedef enum { EDGEASR_OK = 0, EDGEASR_FULL = 1, EDGEASR_DAMAGED = 2 } edgeasr_status_t;
@@ -98,6 +99,11 @@ typedef struct {
     double blank, token, own;
 } edgeasr_candidate_t;
 
+// The blocks in which n-grams of a history are
+typedef struct {
+    uint32_t history, first, last;
+} edgeasr_range_t;
+
 // One stream, and what a call needs to work in, each with room for so many
 typedef struct {
     edgeasr_prefix_t *prefixes, *others;
@@ -143,16 +149,29 @@ static void hear(const edgeasr_limits_t *limits, const double *log_probs, size_t
             heard->tried |= (uint64_t)(weighed[phone] > heard->best - limits->token_beam) << phone;
 }
 
-// The last block that begins with a key up to this one, or the first.
-static size_t block_of(const edgeasr_ngrams_t *ngrams, int64_t key)
+// Of blocks from one to another the last that begins with a key up to this one, or the first.
+static uint32_t block_of(const edgeasr_ngrams_t *ngrams, uint32_t first, uint32_t last, int64_t key)
 {
-    const int64_t *first = ngrams->first_keys;
-    for (size_t count = ngrams->num_blocks; count > 1;) {
-        const size_t half = count / 2;
-        first = first[half] <= key ? first + half : first;
+    const int64_t *keys = ngrams->first_keys + first;
+    for (uint32_t count = last - first + 1; count > 1;) {
+        const uint32_t half = count / 2;
+        keys = keys[half] <= key ? keys + half : keys;
         count -= half;
     }
-    return (size_t)(first - ngrams->first_keys);
+    return (uint32_t)(keys - ngrams->first_keys);
+}
+
+// Where the n-grams of a history are, looked up unless it was the last one that had its place.
+// ranges: EDGEASR_RANGES, of histories that were looked up
+static const edgeasr_range_t *range_of(const edgeasr_ngrams_t *ngrams, edgeasr_range_t *ranges, uint32_t history)
+{
+    edgeasr_range_t *range = &ranges[history % EDGEASR_RANGES];
+    if (range->history != history) {
+        const int64_t key = (int64_t)history << EDGEASR_WORD_BITS, next = key + (1 << EDGEASR_WORD_BITS);
+        const uint32_t first = block_of(ngrams, 0, (uint32_t)ngrams->num_blocks - 1, key);
+        *range = (edgeasr_range_t){history, first, block_of(ngrams, first, (uint32_t)ngrams->num_blocks - 1, next - 1)};
+    }
+    return range;
 }
 
 // Where an n-gram is in its block; EDGEASR_BLOCK for one that is not there.
@@ -166,8 +185,8 @@ static size_t place_of(const uint32_t *entries, int64_t key)
 }
 
 // What a word is worth after a history, and the history after it (Katz 1987); histories get shorter until both are known.
-static edgeasr_status_t score_ngram(const edgeasr_ngrams_t *ngrams, uint32_t history, uint32_t word, float *log_prob,
-                                    int64_t *after)
+static edgeasr_status_t score_ngram(const edgeasr_ngrams_t *ngrams, edgeasr_range_t *ranges, uint32_t history,
+                                    uint32_t word, float *log_prob, int64_t *after)
 {
     float backoff = 0.0f;
     int is_found = 0;
@@ -175,8 +194,11 @@ static edgeasr_status_t score_ngram(const edgeasr_ngrams_t *ngrams, uint32_t his
     *after = EDGEASR_EMPTY;
     for (size_t shorter = 0; shorter < ngrams->order; shorter++) {
         const int64_t key = (int64_t)history << EDGEASR_WORD_BITS | word;
-        // The n-gram of a word alone is at its number.
-        const size_t block = history == EDGEASR_EMPTY ? word / EDGEASR_BLOCK : block_of(ngrams, key);
+        size_t block = word / EDGEASR_BLOCK; // where the n-gram of a word alone is
+        if (history != EDGEASR_EMPTY) {
+            const edgeasr_range_t *range = range_of(ngrams, ranges, history);
+            block = block_of(ngrams, range->first, range->last, key);
+        }
         if (block >= ngrams->num_blocks)
             return EDGEASR_DAMAGED;
         const uint32_t *entries = ngrams->entries + block * EDGEASR_BLOCK;
@@ -231,15 +253,15 @@ static double step_phrases(const edgeasr_phrases_t *phrases, int64_t state, uint
 }
 
 // As WordModel.score, of a language model alone or with hotwords.
-static edgeasr_status_t score_word(const edgeasr_graph_t *graph, int64_t state, uint32_t word, float *log_prob,
-                                   int64_t *after)
+static edgeasr_status_t score_word(const edgeasr_graph_t *graph, edgeasr_range_t *ranges, int64_t state, uint32_t word,
+                                   float *log_prob, int64_t *after)
 {
     const edgeasr_phrases_t *phrases = &graph->phrases;
     const int64_t num_states = (int64_t)phrases->num_states;
     const int is_new = word >= phrases->num_known;
     int64_t phrase;
 
-    const edgeasr_status_t status = score_ngram(&graph->ngrams, (uint32_t)(state / num_states),
+    const edgeasr_status_t status = score_ngram(&graph->ngrams, ranges, (uint32_t)(state / num_states),
                                                 (is_new ? 0 : word) + EDGEASR_SPECIAL_WORDS, log_prob, after);
     if (status != EDGEASR_OK || phrases->num_arcs == 0)
         return status;
@@ -321,7 +343,9 @@ static size_t keep_above(edgeasr_beam_t *beam, size_t first, size_t last, size_t
 }
 
 // Of longer prefixes, which begin at one of the candidates, the words that are complete, but those far behind.
-static edgeasr_status_t complete(const edgeasr_graph_t *graph, edgeasr_beam_t *beam, size_t first_longer, double floor)
+// ranges: as for range_of
+static edgeasr_status_t complete(const edgeasr_graph_t *graph, edgeasr_beam_t *beam, edgeasr_range_t *ranges,
+                                 size_t first_longer, double floor)
 {
     const edgeasr_lexicon_t *lexicon = &graph->lexicon;
     const size_t num_both = beam->num_candidates;
@@ -334,7 +358,7 @@ static edgeasr_status_t complete(const edgeasr_graph_t *graph, edgeasr_beam_t *b
             const uint32_t word = lexicon->words[place];
             float log_prob;
             int64_t after;
-            const edgeasr_status_t status = score_word(graph, longer.state, word, &log_prob, &after);
+            const edgeasr_status_t status = score_word(graph, ranges, longer.state, word, &log_prob, &after);
             if (status != EDGEASR_OK)
                 return status;
             // The likeliest word below the node has counted so far.
@@ -494,8 +518,8 @@ static edgeasr_status_t advance(const edgeasr_graph_t *graph, edgeasr_beam_t *be
     return EDGEASR_OK;
 }
 
-static edgeasr_status_t accept_frame(const edgeasr_graph_t *graph, edgeasr_beam_t *beam, const edgeasr_heard_t *heard,
-                                     int64_t frame)
+static edgeasr_status_t accept_frame(const edgeasr_graph_t *graph, edgeasr_beam_t *beam, edgeasr_range_t *ranges,
+                                     const edgeasr_heard_t *heard, int64_t frame)
 {
     double best = stay(beam, heard);
     edgeasr_status_t status = lengthen(graph, beam, heard, &best);
@@ -504,7 +528,7 @@ static edgeasr_status_t accept_frame(const edgeasr_graph_t *graph, edgeasr_beam_
     const double floor = best * graph->limits.least;
     const size_t num_stays = keep_above(beam, 0, beam->num_prefixes, 0, floor);
     beam->num_candidates = keep_above(beam, beam->num_prefixes, beam->num_candidates, num_stays, floor);
-    status = complete(graph, beam, num_stays, floor);
+    status = complete(graph, beam, ranges, num_stays, floor);
     if (status != EDGEASR_OK)
         return status;
     merge(beam);
@@ -530,6 +554,7 @@ edgeasr_status_t edgeasr_lexicon_accept(const edgeasr_graph_t *graph, edgeasr_be
                                         const int64_t *frames, size_t num_frames)
 {
     const size_t num_phones = graph->lexicon.num_phones;
+    edgeasr_range_t ranges[EDGEASR_RANGES] = {{0, 0, 0}}; // of EDGEASR_EMPTY, which is not looked up
     edgeasr_heard_t heard;
 
     if (beam->num_prefixes > beam->room)
@@ -541,7 +566,7 @@ edgeasr_status_t edgeasr_lexicon_accept(const edgeasr_graph_t *graph, edgeasr_be
             return EDGEASR_DAMAGED;
     for (size_t i = 0; i < num_frames; i++) {
         hear(&graph->limits, log_probs + i * num_phones, num_phones, &heard);
-        const edgeasr_status_t status = accept_frame(graph, beam, &heard, frames[i]);
+        const edgeasr_status_t status = accept_frame(graph, beam, ranges, &heard, frames[i]);
         if (status != EDGEASR_OK)
             return status;
     }
