@@ -28,7 +28,7 @@
 #define EDGEASR_NOT_FOUND (1u << EDGEASR_KEY_SHIFT)
 #define EDGEASR_NOT_FOLLOWED (1u << (EDGEASR_KEY_SHIFT - 1))
 #define EDGEASR_EMPTY 0
-#define EDGEASR_RANGES 256 // histories that are remembered during a call
+#define EDGEASR_RANGES 1024 // histories that are remembered during a call
 #define EDGEASR_SPECIAL_WORDS 3
 
 typedef enum { EDGEASR_OK = 0, EDGEASR_FULL = 1, EDGEASR_DAMAGED = 2 } edgeasr_status_t;
@@ -178,10 +178,15 @@ static const edgeasr_range_t *range_of(const edgeasr_ngrams_t *ngrams, edgeasr_r
 static size_t place_of(const uint32_t *entries, int64_t key)
 {
     const uint32_t wanted = (uint32_t)key << EDGEASR_KEY_SHIFT;
-    uint32_t found = 0;
-    for (uint32_t place = 0; place < EDGEASR_BLOCK; place++)
-        found |= (uint32_t)((entries[place] ^ wanted) < EDGEASR_NOT_FOUND) << place;
-    return found ? (size_t)__builtin_ctz(found) : EDGEASR_BLOCK;
+    uint32_t least = UINT32_MAX;
+    size_t place = 0;
+    for (size_t i = 0; i < EDGEASR_BLOCK; i++)
+        least = (entries[i] ^ wanted) < least ? entries[i] ^ wanted : least;
+    if (least >= EDGEASR_NOT_FOUND) // as most are: no place is looked for
+        return EDGEASR_BLOCK;
+    while ((entries[place] ^ wanted) != least)
+        place++;
+    return place;
 }
 
 // What a word is worth after a history, and the history after it (Katz 1987); histories get shorter until both are known.

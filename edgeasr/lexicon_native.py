@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from edgeasr.errors import BundleError, NativeCodeError
 from edgeasr.hotwords import HotwordGraph, HotwordModel
 from edgeasr.language_model import LanguageModel
-from edgeasr.lexicon_search import PrefixSearch, WordGraph, WordRecord
+from edgeasr.lexicon_search import PrefixSearch, WordGraph, new_record
 from edgeasr.native_code import load_native
 from edgeasr.ngram_tables import NgramTables
 from edgeasr.user_cache import cache_folder
@@ -174,7 +174,7 @@ class NativeSearch(PrefixSearch):
         last = prefixes[len(frames) % 2, : beam.num_prefixes]
         self.whole, self.parts = last[:, :_WHOLE].T.copy(), last[:, _WHOLE:].view(np.float64).T.copy()
         records = scratch[places["records"] :][: 6 * beam.num_records]
-        self.records += map(WordRecord._make, _RECORD.iter_unpack(records.data.cast("B")))
+        self.records += map(new_record, _RECORD.iter_unpack(records.data.cast("B")))
         self.behind = beam.behind
         return True
 

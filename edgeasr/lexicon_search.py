@@ -171,8 +171,8 @@ class WordRecord(NamedTuple):
     log_odds: float
 
 
-# As `WordRecord._make`, without a call of Python's for each.
-_new_record = partial(tuple.__new__, WordRecord)
+# As `new_record`, without a call of Python's for each.
+new_record = partial(tuple.__new__, WordRecord)
 
 # Rows of what is known of a prefix.
 NODE, STATE, LABEL, KEY, RECORD, FIRST, LAST = range(7)
@@ -427,7 +427,7 @@ class PrefixSearch:
         """Remember the words that have ended. whole: (3, N) last record, first and last frame"""
         number = len(self.records)
         columns = zip(words.tolist(), *whole.tolist(), log_conf.tolist(), log_odds.tolist(), strict=True)
-        self.records += map(_new_record, columns)
+        self.records += map(new_record, columns)
         whole[0] = np.arange(number, len(self.records))
 
     def keep(self, wanted: NDArray[np.bool_]) -> None:
