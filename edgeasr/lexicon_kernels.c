@@ -1,11 +1,11 @@
-// The beam of lexicon_search.py: the frames of a chunk in one call, the same prefixes in the same order. Sums and products
-// are doubles in the order of the numpy there, but where more than two candidates are one prefix; so scores differ by
-// rounding alone.
+// The beam of lexicon_search.py: the frames of a chunk in one call, the same prefixes in the same order. Sums and
+// products are those of the numpy there, one after the other, so that scores differ only where exponentials and
+// logarithms of the C library are rounded otherwise than numpy's.
 //
-// What comes first where two are equal: of candidates those that stayed, then longer ones, then words, each kind by the
-// prefix that it comes from, then by phone, then as the lexicon lists its words. Of candidates that are one prefix the
-// likeliest stands for all, the first of equals, and where it stands is their place; of those as likely as the last that
-// there is room for the first are kept. Prefixes stay in that order.
+// Order decides between equals. Candidates: those that stayed, then longer ones, then words, each kind by the prefix
+// that it comes from, then by phone, then as the lexicon lists its words. Of candidates that are one prefix the
+// likeliest stands for all, the first of equals, and where it stands is their place. Where too many are as likely as
+// the last one that is kept, the first of these are. Prefixes stay in that order.
 
 #include <math.h>
 #include <stddef.h>
@@ -55,7 +55,7 @@ typedef struct {
     size_t num_blocks, num_histories, num_probs, num_backoffs, order;
 } edgeasr_ngrams_t;
 
-// edgeasr.hotwords.HotwordModel; without hotwords one state, no arcs, and all words known
+// edgeasr.hotwords.HotwordModel; without hotwords one state and no arcs
 typedef struct {
     const int64_t *keys, *targets;  // (arcs,)
     const int64_t *parents;         // (states,)
@@ -92,7 +92,7 @@ typedef struct {
     double log_conf, log_odds;
 } edgeasr_record_t;
 
-// A prefix after a frame. blank, token: of all candidates that are this prefix, of which one has them; own: of this alone
+// A prefix after a frame. blank, token: of all candidates that are this prefix, which one of them has; own: of it alone
 typedef struct {
     uint32_t source, word; // which prefix it comes from; the word that it completes, EDGEASR_STAYS or EDGEASR_LONGER
     int64_t node, state, label, key;
@@ -189,7 +189,7 @@ static size_t place_of(const uint32_t *entries, int64_t key)
     return place;
 }
 
-// What a word is worth after a history, and the history after it (Katz 1987); histories get shorter until both are known.
+// What a word is worth after a history, and the history after it (Katz 1987): it gets shorter until both are known.
 static edgeasr_status_t score_ngram(const edgeasr_ngrams_t *ngrams, edgeasr_range_t *ranges, uint32_t history,
                                     uint32_t word, float *log_prob, int64_t *after)
 {
@@ -263,12 +263,12 @@ static edgeasr_status_t score_word(const edgeasr_graph_t *graph, edgeasr_range_t
 {
     const edgeasr_phrases_t *phrases = &graph->phrases;
     const int64_t num_states = (int64_t)phrases->num_states;
-    const int is_new = word >= phrases->num_known;
+    const int is_new = phrases->num_arcs && word >= phrases->num_known;
     int64_t phrase;
 
     const edgeasr_status_t status = score_ngram(&graph->ngrams, ranges, (uint32_t)(state / num_states),
                                                 (is_new ? 0 : word) + EDGEASR_SPECIAL_WORDS, log_prob, after);
-    if (status != EDGEASR_OK || phrases->num_arcs == 0)
+    if (status != EDGEASR_OK || !phrases->num_arcs)
         return status;
     if (is_new) {
         *log_prob = phrases->rarest;

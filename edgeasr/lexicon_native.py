@@ -1,7 +1,7 @@
 """The beam search in C: the same prefixes in a fraction of the time, which in numpy is that of its calls.
 
-What it does is in `lexicon_search.py`, how in `lexicon_kernels.c`. It reads tables where they lie, mapped or not, takes
-prefixes from where the search in numpy has them and puts them back there: whatever else a decoder does is the same code.
+What it does is in `lexicon_search.py`, how in `lexicon_kernels.c`. It reads tables where they lie, mapped or not. It
+takes prefixes from where the search in numpy has them and puts them back there, so all else is the same code.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ _WHOLE, _PREFIX = 7, 11
 _SCRATCH = {"prefixes": _PREFIX, "others": _PREFIX, "candidates": 8, "records": 6, "totals": 1, "slots": 1}
 _FIRST_ROOM = 1024  # a power of 2
 _FRAMES_AT_ONCE = 16
+_MOST_PREFIXES = 1 << 30
 _RECORD = Struct("=4q2d")
+
+_DELETE = "delete the .tables in the cache folder, they are made again"
 
 # Arrays that C reads, and as what.
 _OF_LEXICON = {
@@ -132,7 +135,7 @@ class NativeSearch(PrefixSearch):
 
     def __init__(self, graph: WordGraph) -> None:
         self._room = _FIRST_ROOM
-        self._library = _library()
+        self._library = search_library()
         super().__init__(graph)
 
     def use(self, graph: WordGraph) -> None:
@@ -148,35 +151,42 @@ class NativeSearch(PrefixSearch):
 
     def _accept_all(self, log_probs: NDArray[np.float64], frames: ctypes.Array[ctypes.c_int64]) -> bool:
         """Take frames, or none where there is too little room. returns: whether they were taken"""
-        room, num_prefixes = self._room, self.whole.shape[1]
-        if num_prefixes > room:
+        if self.whole.shape[1] > self._room:
             return False
-        scratch, places = np.empty(room * sum(_SCRATCH.values()), np.int64), _places(room)
-        prefixes = scratch[: 2 * room * _PREFIX].reshape(2, room, _PREFIX)
-        prefixes[0, :num_prefixes, :_WHOLE] = self.whole.T
-        prefixes.view(np.float64)[0, :num_prefixes, _WHOLE:] = self.parts.T
-        first = scratch.ctypes.data
-        beam = _Beam(
-            **{name: first + 8 * place for name, place in places.items()},
-            room=room,
-            num_prefixes=num_prefixes,
-            first_record=len(self.records),
-            behind=self.behind,
-        )
+        scratch = np.empty(self._room * sum(_SCRATCH.values()), np.int64)
+        beam = self._beam(scratch)
         status = self._library.edgeasr_lexicon_accept(
             ctypes.byref(self._tables), ctypes.byref(beam), log_probs.ctypes.data, frames, len(frames)
         )
         if status == _FULL:
             return False
         if status:
-            raise BundleError("the tables of the language model are damaged: delete them in the cache folder")
+            raise BundleError(f"the tables of the language model are damaged: {_DELETE}")
         # Both places of prefixes take turns.
-        last = prefixes[len(frames) % 2, : beam.num_prefixes]
+        last = _prefixes(scratch, self._room)[len(frames) % 2, : beam.num_prefixes]
         self.whole, self.parts = last[:, :_WHOLE].T.copy(), last[:, _WHOLE:].view(np.float64).T.copy()
-        records = scratch[places["records"] :][: 6 * beam.num_records]
+        records = scratch[_places(self._room)["records"] :][: beam.num_records * _SCRATCH["records"]]
         self.records += map(new_record, _RECORD.iter_unpack(records.data.cast("B")))
         self.behind = beam.behind
         return True
+
+    def _beam(self, scratch: NDArray[np.int64]) -> _Beam:
+        """The present prefixes as C has them, written into the scratch, and where all parts of that are."""
+        num_prefixes, prefixes = self.whole.shape[1], _prefixes(scratch, self._room)[0]
+        prefixes[:num_prefixes, :_WHOLE] = self.whole.T
+        prefixes[:num_prefixes, _WHOLE:].view(np.float64)[:] = self.parts.T
+        first = scratch.ctypes.data
+        return _Beam(
+            **{name: first + place * scratch.itemsize for name, place in _places(self._room).items()},
+            room=self._room,
+            num_prefixes=num_prefixes,
+            first_record=len(self.records),
+            behind=self.behind,
+        )
+
+
+def _prefixes(scratch: NDArray[np.int64], room: int) -> NDArray[np.int64]:
+    return scratch[: 2 * room * _PREFIX].reshape(2, room, _PREFIX)
 
 
 @cache
@@ -187,21 +197,21 @@ def _places(room: int) -> Mapping[str, int]:
 
 
 def _graph_of(graph: WordGraph, least: float) -> _Graph:
-    """A graph as C reads it, which holds no array: as long as this is used the graph must be kept."""
+    """A graph as C reads it, which keeps no array: the graph has to be kept beside it."""
     config, model = graph.config, graph.model
-    hot = isinstance(model, HotwordModel)
     known = model.model if isinstance(model, HotwordModel) else model
     assert isinstance(known, LanguageModel)
+    no_phrases = _Phrases(num_states=1)
     return _Graph(
         lexicon=_lexicon_of(graph),
         ngrams=_ngrams_of(known.ngrams),
-        phrases=_phrases_of(model) if isinstance(model, HotwordModel) else _Phrases(num_states=1, num_known=len(known.words)),
+        phrases=_phrases_of(model) if isinstance(model, HotwordModel) else no_phrases,
         limits=_Limits(
             blank_penalty=config.blank_penalty,
             token_beam=config.token_beam,
             log_sure_blank=math.log(config.sure_blank),
             least=least,
-            max_prefixes=int(config.max_prefixes),
+            max_prefixes=min(config.max_prefixes, _MOST_PREFIXES),
             lm_weight=config.lm_weight,
         ),
     )
@@ -261,8 +271,7 @@ def _addresses(owner: Any, types: Mapping[str, type], shapes: Mapping[str, tuple
         array = getattr(owner, name)
         if array.shape != shapes[name]:
             raise BundleError(
-                f"got {name} of shape {array.shape} in the tables of the language model, wanted {shapes[name]}: they are "
-                "damaged, delete them in the cache folder"
+                f"got {name} of shape {array.shape} in tables of a language model, wanted {shapes[name]}: {_DELETE}"
             )
         if array.dtype != kind or not array.flags.c_contiguous or not array.flags.aligned:
             raise NativeCodeError(f"got {name} as {array.dtype}, wanted {np.dtype(kind)} in a row")
@@ -271,7 +280,7 @@ def _addresses(owner: Any, types: Mapping[str, type], shapes: Mapping[str, tuple
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def search_library() -> ctypes.CDLL:
     """errors: NativeCodeError"""
     source = files("edgeasr").joinpath("lexicon_kernels.c").read_text(encoding="utf-8")
     library = load_native("lexicon_kernels", source, cache_folder(), _FLAGS)

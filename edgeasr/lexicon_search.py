@@ -257,8 +257,8 @@ class PrefixSearch:
     behind:  how much likelier the best prefix is than the likeliest phones, or blanks, of all frames, in nats: below 0;
              added to logarithms of `scores` it makes them odds
 
-    Few prefixes are kept, so a frame's time is that of the calls of numpy, whatever the number of prefixes; without them
-    `lexicon_native.py` does the same.
+    Few prefixes are kept, so a frame's time is that of the calls of numpy, whatever the number of prefixes.
+    `lexicon_native.py` does the same without them.
     """
 
     def __init__(self, graph: WordGraph) -> None:
@@ -383,16 +383,18 @@ class PrefixSearch:
         new = np.empty(len(keys), np.bool_)
         new[0] = True
         np.not_equal(keys[1:], keys[:-1], out=new[1:])
-        first = new.nonzero()[0]
-        likeliest = order[first]
-        both = np.add.reduceat(probs.take(order, axis=1), first, axis=1)
+        likeliest = order[new]
+        same = np.empty(len(keys), np.intp)
+        same[order] = new.cumsum() - 1
+        # In the order of candidates, whoever searches: `lexicon_kernels.c` adds up the same.
+        both = np.bincount(same, probs[BLANK]), np.bincount(same, probs[TOKEN])
         probs.fill(0.0)
         probs[BLANK][likeliest], probs[TOKEN][likeliest] = both
         total = probs[BLANK] + probs[TOKEN]
         best = _highest(total)
         kept = (total > best * self._least).nonzero()[0]
         if len(kept) > most:
-            # Of equals the first, whoever searches: `lexicon_kernels.c` keeps the same.
+            # Of equals the first, as there.
             kept = np.sort(kept[(-total[kept]).argsort(kind="stable")[:most]])
         both = probs.take(kept, axis=1)
         both /= best
