@@ -116,6 +116,11 @@ typedef struct {
     double behind;
 } edgeasr_beam_t;
 
+// lexicon_native.py makes room for them as numbers of 8 bytes.
+_Static_assert(sizeof(edgeasr_prefix_t) == 11 * 8, "prefix");
+_Static_assert(sizeof(edgeasr_candidate_t) == 8 * 8, "candidate");
+_Static_assert(sizeof(edgeasr_record_t) == 6 * 8, "record");
+
 // edgeasr.lexicon_search.Heard; tried: a bit for every phone
 typedef struct {
     double log_probs[EDGEASR_MAX_PHONES], probs[EDGEASR_MAX_PHONES], best;
