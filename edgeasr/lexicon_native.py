@@ -166,7 +166,7 @@ class NativeSearch(PrefixSearch):
         last = _prefixes(scratch, self._room)[len(frames) % 2, : beam.num_prefixes]
         self.whole, self.parts = last[:, :_WHOLE].T.copy(), last[:, _WHOLE:].view(np.float64).T.copy()
         records = scratch[_places(self._room)["records"] :][: beam.num_records * _SCRATCH["records"]]
-        self.records += map(new_record, _RECORD.iter_unpack(records.data.cast("B")))
+        self.records += map(new_record, _RECORD.iter_unpack(records.data))
         self.behind = beam.behind
         return True
 
