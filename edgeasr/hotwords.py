@@ -93,8 +93,11 @@ def read_hotwords(path: str | Path) -> list[Hotword]:
 class PhraseAutomaton:
     """Where in which phrases the last words are; state 0 is in none.
 
-    phrases: numbers of their words, and the boost of each word
-    pending: (states,) what was earned and is given back unless the phrase is completed
+    phrases:       numbers of their words, and the boost of each word
+    keys, targets: (arcs,) state and word as one number, in order, and the state after them
+    parents:       (states,) the state before the last word of the phrase
+    earned:        (states,) by the words of the phrase up to there
+    pending:       (states,) what of it is given back unless the phrase is completed
     """
 
     def __init__(self, phrases: Sequence[tuple[Sequence[int], float]]) -> None:
@@ -119,15 +122,15 @@ class PhraseAutomaton:
     def step(self, states: Ints, words: Ints) -> tuple[NDArray[np.float64], Ints]:
         """(M,) what words earn after states, or lose, and the states after them."""
         keys = states * _MOST_WORDS + words
-        at = self._keys.searchsorted(keys).clip(max=len(self._keys) - 1)
-        found = self._keys.take(at) == keys
-        first = self._keys.searchsorted(words).clip(max=len(self._keys) - 1)
-        begins = self._keys.take(first) == words
-        after = np.where(found, self._targets.take(at), np.where(begins, self._targets.take(first), 0))
+        at = self.keys.searchsorted(keys).clip(max=len(self.keys) - 1)
+        found = self.keys.take(at) == keys
+        first = self.keys.searchsorted(words).clip(max=len(self.keys) - 1)
+        begins = self.keys.take(first) == words
+        after = np.where(found, self.targets.take(at), np.where(begins, self.targets.take(first), 0))
         # Where a phrase goes on it keeps what it has earned; where another one begins, or none, it gives that back.
         here, before = as_index(after), as_index(states)
-        goes_on = found & (self._parents.take(here) == states)
-        gained = self._earned.take(here) - np.where(goes_on, self._earned.take(before), self.pending.take(before))
+        goes_on = found & (self.parents.take(here) == states)
+        gained = self.earned.take(here) - np.where(goes_on, self.earned.take(before), self.pending.take(before))
         return gained, after
 
     def _finish(self, earned: NDArray[np.float64], kept: NDArray[np.float64]) -> None:
@@ -136,14 +139,14 @@ class PhraseAutomaton:
         earned: (states,) by the words up to there; kept: what of it a phrase that has ended there keeps
         """
         failure = np.zeros(len(earned), np.int64)
-        self._parents = np.zeros(len(earned), np.int64)
+        self.parents = np.zeros(len(earned), np.int64)
         arcs: list[dict[int, int]] = [{} for _ in earned]
         arcs[0] = self._children[0]
         waiting = deque([0])
         while waiting:
             node = waiting.popleft()
             for word, child in self._children[node].items():
-                self._parents[child] = node
+                self.parents[child] = node
                 shorter = int(failure[node])
                 failure[child] = 0 if node == 0 else arcs[shorter].get(word, self._children[0].get(word, 0))
                 # A path that ends here may be the end of a longer one: that is left to the longer one.
@@ -151,49 +154,49 @@ class PhraseAutomaton:
                 arcs[child] = inherited | self._children[child]
                 waiting.append(child)
         rows = [(node * _MOST_WORDS + word, target) for node, here in enumerate(arcs) for word, target in here.items()]
-        self._keys, self._targets = np.array(sorted(rows), np.int64).T.copy()
-        self._earned, self.pending = earned, earned - kept
+        self.keys, self.targets = np.array(sorted(rows), np.int64).T.copy()
+        self.earned, self.pending = earned, earned - kept
 
 
 class HotwordModel:
     """A language model with hotwords: a state is one of its states and one of the automaton of phrases.
 
-    words: those of the model, then new ones, each as likely as the rarest of the model
+    words: those of the model, num_known of them, then new ones, each as likely as the rarest of the model
     scale: of boosts, since the search weighs all that a language model says, and a boost is meant as it is
     """
 
     def __init__(
         self, model: LanguageModel, new_words: Sequence[str], automaton: PhraseAutomaton, lm_weight: float
     ) -> None:
-        self._model, self._automaton = model, automaton
-        self._num_known = len(model.words)
+        self.model, self.automaton = model, automaton
+        self.num_known = len(model.words)
         others = Words.of(new_words)
         ends = np.concatenate([model.words.ends, model.words.ends[-1] + others.ends])
         self.words = Words(np.concatenate([model.words.letters, others.letters]), ends)
         known = model.unigrams
-        self._rarest = np.float32(known.min())
-        self.unigrams: Floats = np.concatenate([known, np.full(len(new_words), self._rarest)])
+        self.rarest = np.float32(known.min())
+        self.unigrams: Floats = np.concatenate([known, np.full(len(new_words), self.rarest)])
         self.start = model.start * len(automaton)
         self.scale = 1 / max(lm_weight, 1e-3)
 
     def owed(self, states: Ints) -> NDArray[np.float64]:
         """(M,) what phrases that are not complete have earned, in nats."""
-        return self._automaton.pending.take(as_index(states % len(self._automaton)))
+        return self.automaton.pending.take(as_index(states % len(self.automaton)))
 
     def score(self, states: Ints, words: NDArray[np.integer]) -> tuple[Floats, Ints]:
         """As of a language model."""
-        before, phrase = np.divmod(states, len(self._automaton))
+        before, phrase = np.divmod(states, len(self.automaton))
         numbers = words.astype(np.int64)
-        is_new = numbers >= self._num_known
-        log_probs, after = self._model.score(before, np.where(is_new, 0, numbers))
+        is_new = numbers >= self.num_known
+        log_probs, after = self.model.score(before, np.where(is_new, 0, numbers))
         if is_new.any():
-            log_probs, after = np.where(is_new, self._rarest, log_probs), np.where(is_new, EMPTY, after)
-        gained, phrase = self._automaton.step(phrase, numbers)
-        return (log_probs + gained * self.scale).astype(np.float32), after * len(self._automaton) + phrase
+            log_probs, after = np.where(is_new, self.rarest, log_probs), np.where(is_new, EMPTY, after)
+        gained, phrase = self.automaton.step(phrase, numbers)
+        return (log_probs + gained * self.scale).astype(np.float32), after * len(self.automaton) + phrase
 
     def score_end(self, states: Ints) -> Floats:
         """As of a language model."""
-        return self._model.score_end(states // len(self._automaton))
+        return self.model.score_end(states // len(self.automaton))
 
 
 class HotwordGraph(WordGraph):

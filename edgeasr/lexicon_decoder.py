@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgeasr.decoder import SegmentClock, Word, best_tokens
 from edgeasr.lexicon import ROOT
+from edgeasr.lexicon_native import fastest_search
 from edgeasr.lexicon_search import (
     FIRST,
     NO_RECORD,
@@ -21,7 +22,6 @@ from edgeasr.lexicon_search import (
     PrefixSearch,
     WordGraph,
     WordRecord,
-    heard_frames,
 )
 
 # What a prefix that ends within a word must be likelier by to be preferred to one that ends with a word.
@@ -50,7 +50,7 @@ class LexiconDecoder(SegmentClock):
     def __init__(self, graph: WordGraph, frame_s: float) -> None:
         super().__init__(frame_s)
         self._graph = graph
-        self._search = PrefixSearch(graph)
+        self._search = fastest_search(graph)
         self._hypothesis: tuple[Word, ...] | None = None  # None where it has to be found anew
         self._trusted = False
         self._last_id = self._held_id = _BLANK_ID
@@ -75,16 +75,18 @@ class LexiconDecoder(SegmentClock):
         errors:    BundleError for another P, NaN or what cannot be log-probabilities; no frame is taken then
         """
         ids, _ = best_tokens(log_probs, int(self._graph.lexicon.num_phones), self.end_s, self.frame_s)
-        for one, token_id in zip(heard_frames(log_probs, self._graph.config), ids, strict=True):
-            frame = self._next_frame
-            self._next_frame += 1
+        first, taken = self._next_frame, []
+        for row, token_id in enumerate(ids):
             self._last_id = token_id
             if token_id != _BLANK_ID:
-                self._sound_end_frame = frame + 1
+                self._sound_end_frame = first + row + 1
             if token_id == self._held_id != _BLANK_ID:
                 continue
             self._held_id = _BLANK_ID
-            self._search.accept(one, frame)
+            taken.append(row)
+        self._next_frame += len(ids)
+        if taken:
+            self._search.accept_frames(log_probs[taken], [first + row for row in taken])
         if ids:
             # Whether it is speech must not depend on who asks when.
             self._hypothesis = self._words(self._settle())

@@ -171,8 +171,8 @@ class WordRecord(NamedTuple):
     log_odds: float
 
 
-# As `WordRecord._make`, without a call of Python's for each.
-_new_record = partial(tuple.__new__, WordRecord)
+# As `new_record`, without a call of Python's for each.
+new_record = partial(tuple.__new__, WordRecord)
 
 # Rows of what is known of a prefix.
 NODE, STATE, LABEL, KEY, RECORD, FIRST, LAST = range(7)
@@ -204,7 +204,7 @@ def heard_frames(log_probs: NDArray[np.floating[Any]], config: SearchConfig) -> 
     best = weighed.max(axis=1)
     tried = weighed > best[:, None] - config.token_beam
     tried[:, 0] = False
-    tried[log_probs[:, 0] > math.log(config.sure_blank)] = False
+    tried[raised[:, 0] > math.log(config.sure_blank)] = False
     probs = np.exp(weighed)
     phones = [likely.nonzero()[0] for likely in tried]
     return list(map(Heard, raised, probs, probs[:, 0].tolist(), best.tolist(), phones))
@@ -258,6 +258,7 @@ class PrefixSearch:
              added to logarithms of `scores` it makes them odds
 
     Few prefixes are kept, so a frame's time is that of the calls of numpy, whatever the number of prefixes.
+    `lexicon_native.py` does the same without them.
     """
 
     def __init__(self, graph: WordGraph) -> None:
@@ -282,6 +283,11 @@ class PrefixSearch:
         """(N,) probability of each prefix, up to a factor."""
         scores: Doubles = self.parts[BLANK] + self.parts[TOKEN]
         return scores
+
+    def accept_frames(self, log_probs: NDArray[np.floating[Any]], frames: Sequence[int]) -> None:
+        """Take frames. log_probs: (T, P); frames: T numbers"""
+        for heard, frame in zip(heard_frames(log_probs, self.graph.config), frames, strict=True):
+            self.accept(heard, frame)
 
     def accept(self, heard: Heard, frame: int) -> None:
         """Take one frame."""
@@ -377,17 +383,19 @@ class PrefixSearch:
         new = np.empty(len(keys), np.bool_)
         new[0] = True
         np.not_equal(keys[1:], keys[:-1], out=new[1:])
-        first = new.nonzero()[0]
-        likeliest = order[first]
-        both = np.add.reduceat(probs.take(order, axis=1), first, axis=1)
+        likeliest = order[new]
+        same = np.empty(len(keys), np.intp)
+        same[order] = new.cumsum() - 1
+        # In the order of candidates, whoever searches: `lexicon_kernels.c` adds up the same.
+        both = np.bincount(same, probs[BLANK]), np.bincount(same, probs[TOKEN])
         probs.fill(0.0)
         probs[BLANK][likeliest], probs[TOKEN][likeliest] = both
         total = probs[BLANK] + probs[TOKEN]
         best = _highest(total)
         kept = (total > best * self._least).nonzero()[0]
         if len(kept) > most:
-            kept = kept[total[kept].argpartition(-most)[-most:]]
-            kept.sort()
+            # Of equals the first, as there.
+            kept = np.sort(kept[(-total[kept]).argsort(kind="stable")[:most]])
         both = probs.take(kept, axis=1)
         both /= best
         self.behind += math.log(best)
@@ -421,7 +429,7 @@ class PrefixSearch:
         """Remember the words that have ended. whole: (3, N) last record, first and last frame"""
         number = len(self.records)
         columns = zip(words.tolist(), *whole.tolist(), log_conf.tolist(), log_odds.tolist(), strict=True)
-        self.records += map(_new_record, columns)
+        self.records += map(new_record, columns)
         whole[0] = np.arange(number, len(self.records))
 
     def keep(self, wanted: NDArray[np.bool_]) -> None:

@@ -17,6 +17,7 @@ from hypothesis import settings
 
 from edgeasr.backends.native.library import native_library
 from edgeasr.errors import NativeCodeError
+from edgeasr.lexicon_native import search_library
 
 # The same examples everywhere, and no test that fails because a machine is slow.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -30,7 +31,9 @@ def user_folders(tmp_path_factory) -> Iterator[None]:
         patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patched.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         with suppress(NativeCodeError):
-            native_library()  # compiled here, no program says in the middle of a test that it is
+            # Compiled here, no program says in the middle of a test that it is.
+            native_library()
+            search_library()
         yield
 
 

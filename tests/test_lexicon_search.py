@@ -53,7 +53,7 @@ def test_such_frames_of_speech_give_the_same_words(speech, monkeypatch):
         log_probs = emissions_of(model, utterance.path)
         waited += sum(len(frame.phones) == 0 for frame in heard_frames(log_probs, model.word_graph.config))
         for kind, words in heard.items():
-            monkeypatch.setattr("edgeasr.lexicon_decoder.PrefixSearch", kind)
+            monkeypatch.setattr("edgeasr.lexicon_decoder.fastest_search", kind)
             decoder = LexiconDecoder(model.word_graph, model.config.frame_s)
             for start in range(0, len(log_probs), 4):
                 decoder.accept(log_probs[start : start + 4])

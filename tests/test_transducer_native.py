@@ -358,7 +358,7 @@ def test_the_shipped_model_hears_the_same_words_with_and_without(monkeypatch, tm
     assert heard[0] == heard[1]
 
 
-def test_who_decodes_with_a_language_model_compiles_nothing():
+def test_who_decodes_with_a_language_model_does_not_compile_the_transducer():
     code = (
         "import sys; from edgeasr.recognizer import Recognizer; Recognizer(decoder='lm'); "
         "sys.exit('edgeasr.transducer_native' in sys.modules)"
