@@ -292,7 +292,7 @@ def compiled_search() -> ctypes.CDLL | NativeCodeError:
     """The library, or why there is none: streams come and go, and a compiler that fails is not run for each."""
     source = files("edgeasr").joinpath("lexicon_kernels.c").read_text(encoding="utf-8")
     try:
-        library = load_native("lexicon_kernels", source, cache_folder(), _FLAGS)
+        library = load_native("lexicon_kernels", source, cache_folder() / "native", _FLAGS)
     except NativeCodeError as error:
         return error
     library.edgeasr_lexicon_accept.argtypes = [
