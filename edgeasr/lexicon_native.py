@@ -279,22 +279,11 @@ def _addresses(owner: Any, types: Mapping[str, type], shapes: Mapping[str, tuple
     return found
 
 
+@cache
 def search_library() -> ctypes.CDLL:
     """errors: NativeCodeError"""
-    found = compiled_search()
-    if isinstance(found, NativeCodeError):
-        raise NativeCodeError(str(found))
-    return found
-
-
-@cache
-def compiled_search() -> ctypes.CDLL | NativeCodeError:
-    """The library, or why there is none: streams come and go, and a compiler that fails is not run for each."""
     source = files("edgeasr").joinpath("lexicon_kernels.c").read_text(encoding="utf-8")
-    try:
-        library = load_native("lexicon_kernels", source, cache_folder() / "native", _FLAGS)
-    except NativeCodeError as error:
-        return error
+    library = load_native("lexicon_kernels", source, cache_folder() / "native", _FLAGS)
     library.edgeasr_lexicon_accept.argtypes = [
         ctypes.POINTER(_Graph),
         ctypes.POINTER(_Beam),

@@ -93,7 +93,7 @@ class NativeTransducer:
         self.behind, self.ahead, self.context = file.behind, file.ahead, file.context
         self.absent = file.arrays["absent"].floats
         self._projection, self._projection_bias = (file.arrays[n].floats for n in ("projection", "projection_bias"))
-        self._library = _library()
+        self._library = transducer_library()
         self._kept: list[NDArray[Any]] = []  # what the model points to
         self._model = self._model_of(file)
         self._scratch_size = int(self._library.edgeasr_transducer_scratch(ctypes.byref(self._model)))
@@ -184,7 +184,7 @@ class NativeTransducer:
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def transducer_library() -> ctypes.CDLL:
     """errors: NativeCodeError"""
     source = files("edgeasr").joinpath("transducer_kernels.c").read_text(encoding="utf-8")
     library = load_native("transducer_kernels", source, cache_folder() / "native", _FLAGS)

@@ -16,8 +16,11 @@ import soundfile
 from hypothesis import settings
 
 from edgeasr.backends.native.library import native_library
+from edgeasr.config import FeatureConfig
 from edgeasr.errors import NativeCodeError
 from edgeasr.lexicon_native import search_library
+from edgeasr.log_mel_native import NativeLogMel
+from edgeasr.transducer_native import transducer_library
 
 # The same examples everywhere, and no test that fails because a machine is slow.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -34,6 +37,8 @@ def user_folders(tmp_path_factory) -> Iterator[None]:
             # Compiled here, no program says in the middle of a test that it is.
             native_library()
             search_library()
+            transducer_library()
+            NativeLogMel(FeatureConfig())
         yield
 
 

@@ -14,7 +14,7 @@ from edgeasr.grammar_parser import parse_grammar
 from edgeasr.hotwords import Hotword, hotword_graph
 from edgeasr.language_model import LanguageModel
 from edgeasr.lexicon_decoder import LexiconDecoder
-from edgeasr.lexicon_native import NativeSearch, compiled_search, fastest_search
+from edgeasr.lexicon_native import NativeSearch, fastest_search, search_library
 from edgeasr.lexicon_search import PrefixSearch, SearchConfig, WordGraph, heard_frames
 from edgeasr.own_words import OwnWords, grammar_graph
 from edgeasr.phones import PHONES
@@ -353,31 +353,14 @@ def test_without_a_compiler_numpy_searches(monkeypatch, tmp_path):
     assert isinstance(fastest_search(graph), NativeSearch)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    compiled_search.cache_clear()
+    search_library.cache_clear()
     try:
         found = fastest_search(graph)
         assert type(found) is PrefixSearch
         with pytest.raises(NativeCodeError, match="found no C compiler"):
             NativeSearch(graph)
     finally:
-        compiled_search.cache_clear()
-
-
-def test_a_compiler_that_fails_is_run_once(monkeypatch):
-    asked = []
-
-    def fails(*_):
-        asked.append(1)
-        raise NativeCodeError("cc cannot compile lexicon_kernels.c")
-
-    monkeypatch.setattr(lexicon_native, "load_native", fails)
-    compiled_search.cache_clear()
-    try:
-        graph = WordGraph(model(), WIDE)
-        assert [type(LexiconDecoder(graph, 0.04)._search) for _ in range(3)] == [PrefixSearch] * 3
-        assert len(asked) == 1
-    finally:
-        compiled_search.cache_clear()
+        search_library.cache_clear()
 
 
 def test_a_grammar_is_searched_in_numpy():

@@ -215,7 +215,7 @@ def test_weights_of_the_whole_range_of_their_integers_are_summed_exactly():
 @pytest.mark.parametrize("without", ["-mno-avx512f", "-mno-avx2"])
 def test_processors_with_narrower_vectors_compute_the_same(without, monkeypatch):
     monkeypatch.setattr(transducer_native, "_FLAGS", (*transducer_native._FLAGS, without))
-    transducer_native._library.cache_clear()
+    transducer_native.transducer_library.cache_clear()
     try:
         for sizes in SIZES[:-1]:
             native, plain = both(sizes)
@@ -224,7 +224,7 @@ def test_processors_with_narrower_vectors_compute_the_same(without, monkeypatch)
             for context in contexts(2, sizes):
                 assert_close(native.predict(context).scores, plain.predict(context).scores)
     finally:
-        transducer_native._library.cache_clear()
+        transducer_native.transducer_library.cache_clear()
 
 
 PIECES = run_path(str(Path(__file__).with_name("test_transducer_decoder.py")))["PIECES"]
@@ -278,7 +278,7 @@ def test_what_does_not_fit_is_refused():
 def without_compiler(monkeypatch, folder: Path) -> None:
     monkeypatch.setenv("PATH", str(folder))
     monkeypatch.delenv("CC", raising=False)
-    transducer_native._library.cache_clear()
+    transducer_native.transducer_library.cache_clear()
 
 
 @needs_compiler
