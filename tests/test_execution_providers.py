@@ -167,5 +167,5 @@ def test_a_backend_that_is_none_is_told_from_one_that_does_not_fit():
 
 def test_operators_are_counted_on_the_processor():
     model = SimpleNamespace(artefact="onnx-fp32", backend="onnxruntime-cuda")
-    with pytest.raises(ProfileError, match="got backend onnxruntime-cuda, wanted onnxruntime"):
+    with pytest.raises(ProfileError, match="got backend onnxruntime-cuda, wanted native or onnxruntime"):
         profile_model(model, bundle_of("onnx-fp32"), Path("demo.flac"))

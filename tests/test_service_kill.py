@@ -15,7 +15,9 @@ def test_a_service_that_is_killed_comes_back_and_its_store_is_whole():
     limits = ("--longest-s", "1", "--limit-s", "0", "--open-s", "60")
     command = [sys.executable, harness, "--times", "4", "--seed", "3", *limits]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    # With a cache of its own it compiles, and says so.
+    said = [line for line in done.stderr.splitlines() if "compiling" not in line]
+    assert (done.returncode, said) == (0, [])
     report = json.loads(done.stdout)
     assert (report["kills"], report["store"]) == (5, "whole")
     assert report["segments_stored"] + report["segments_in_open_transactions"] > 0
