@@ -36,7 +36,7 @@ def load_native(name: str, source: str, folder: Path, flags: tuple[str, ...] = (
     kept = folder / f"{name}-{_digest(source, compiler, flags)}.so"
     if kept in _refused:  # streams come and go, and a compiler that fails is not run for each
         raise NativeCodeError(_refused[kept], fix=_INSTALL)
-    if kept.is_file():
+    if kept.is_file() and _is_ours(kept):
         try:
             return _loaded(kept)
         except NativeCodeError:
@@ -52,6 +52,15 @@ def load_native(name: str, source: str, folder: Path, flags: tuple[str, ...] = (
         except OSError:
             return _loaded(library)
         return _loaded(kept)
+
+
+def _is_ours(library: Path) -> bool:
+    """Whether nobody else but root could have put it there: what is loaded runs as whoever loads it."""
+    try:
+        found = [path.stat() for path in (library, library.parent)]
+    except OSError:
+        return False
+    return all(one.st_uid in (0, os.getuid()) and not one.st_mode & 0o022 for one in found)
 
 
 def _loaded(library: Path) -> ctypes.CDLL:

@@ -70,3 +70,15 @@ def test_no_compiler_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv("CC", raising=False)
     with pytest.raises(NativeCodeError, match=r"found no C compiler \(cc, gcc, clang\): apt-get install gcc libc6-dev"):
         load_native("answer", SOURCE, tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("which", ["file", "folder"])
+def test_what_others_can_write_is_not_loaded(tmp_path, caplog, which):
+    folder = tmp_path / "kept"
+    load_native("answer", SOURCE, folder, ("-DANSWER=7",))
+    (kept,) = folder.iterdir()
+    (kept if which == "file" else folder).chmod(0o777)
+    caplog.clear()
+    assert load_native("answer", SOURCE, folder, ("-DANSWER=7",)).answer() == 7
+    assert len(caplog.records) == 1, "compiled again"
