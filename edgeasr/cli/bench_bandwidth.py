@@ -24,7 +24,7 @@ def bandwidth(
 
     with StatusLine(sys.stderr) as status:
         found, missing = compare_with_mbw(
-            cache_folder(), size, rounds, lambda what, share: status.show(f"{what}: {share:.0%}")
+            cache_folder() / "native", size, rounds, lambda what, share: status.show(f"{what}: {share:.0%}")
         )
     for reason in missing:
         print_note(f"missing: {reason}")

@@ -159,7 +159,7 @@ def measure_machine(quick: bool = False, progress: Progress | None = None, folde
     from edgeasr.profile.arithmetic import QUICK, Effort, measure_arithmetic
 
     hardware, cores = read_hardware(), usable_cores()
-    kernels, missing = best_kernels(folder or cache_folder())
+    kernels, missing = best_kernels((folder or cache_folder()) / "native")
     last_cache_bytes = max((cache.size_bytes for cache in hardware.caches), default=0)
     free_bytes = available_memory_bytes()
     plan = quick_sweep(cores, last_cache_bytes, free_bytes) if quick else full_sweep(cores, free_bytes)
