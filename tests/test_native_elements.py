@@ -68,7 +68,7 @@ def test_mod_of_floats_has_the_sign_of_the_number(library):
     assert_same(library, [node("Mod", "x y", "z", fmod=1)], inputs, "z")
 
 
-@pytest.mark.parametrize("op_type", ["Greater", "GreaterOrEqual"])
+@pytest.mark.parametrize("op_type", ["Greater", "GreaterOrEqual", "Less", "Equal"])
 def test_comparisons(library, op_type):
     inputs = {"x": integers(1, 2, 3, -4), "y": np.array([[2], [-4]]), "f": floats(1, 3), "g": np.zeros((4, 1), "f4")}
     inputs["f"][0, 1] = 0
@@ -81,6 +81,37 @@ def test_functions_of_one_number(library, op_type, size):
     x = floats(size) * 20
     x[0] = -200
     assert_close(library, [node(op_type, "x", "y")], {"x": x}, "y", rtol=3e-6, atol=1e-6)
+
+
+def test_the_larger_of_two(library):
+    for make in (floats, numbers):
+        inputs = {"x": np.array(make(3, 5, 7)), "y": np.array(make(5, 1, seed=1))}
+        assert_same(library, [node("Max", "x y", "z")], inputs, "z")
+
+
+def test_floor(library):
+    x = np.concatenate([20 * floats(67), np.float32([-1.0, 0.0, -0.5, 2.999, 1e9, -1e9])])
+    assert_same(library, [node("Floor", "x", "y")], {"x": x}, "y")
+
+
+def test_truths(library):
+    inputs = {"x": floats(3, 5, 7), "y": floats(5, 1, seed=1), "z": floats(3, 1, 7, seed=2)}
+    nodes = [
+        node("Greater", "x y", "a"),
+        node("Less", "x z", "b"),
+        node("And", "a b", "both"),
+        node("Not", "both", "n"),
+    ]
+    assert_same(library, nodes, inputs, "both n")
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("make", [floats, numbers])
+def test_elements_chosen_by_numbers_that_vary(library, make, axis):
+    shape = [3, 5, 7]
+    x, shape[axis] = np.array(make(*shape)), 4
+    chosen = np.random.default_rng(1).integers(-3, 3, shape)  # all axes are three long at least
+    assert_same(library, [node("GatherElements", "x chosen", "y", axis=axis)], {"x": x, "chosen": chosen}, "y")
 
 
 def test_exp_ends_at_zero_and_infinity(library):

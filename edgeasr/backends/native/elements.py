@@ -13,20 +13,24 @@ from edgeasr.errors import UnsupportedGraphError
 from edgeasr.onnx_reader import GraphNode
 
 _TYPES = {"float32": 0, "int64": 1, "bool": 2}
-BINARY = ("Add", "Sub", "Mul", "Div", "Mod", "Greater", "GreaterOrEqual")
-UNARY = ("Exp", "Log", "Sigmoid", "Cos", "Sin", "Clip", "Cast", "Tanh", "Neg")
+BINARY = ("Add", "Sub", "Mul", "Div", "Mod", "Greater", "GreaterOrEqual", "Less", "Equal", "And", "Max")
+UNARY = ("Exp", "Log", "Sigmoid", "Cos", "Sin", "Clip", "Cast", "Tanh", "Neg", "Floor", "Not")
+_COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "Equal")
 _CASTS = {1: "float32", 7: "int64", 9: "bool"}  # of TensorProto.DataType
 
 
 def binary(b: Builder, node: GraphNode) -> None:
     """Of two tensors, broadcast."""
+    if len(node.inputs) != 2:
+        raise UnsupportedGraphError(f"got {node.op_type} of {len(node.inputs)} tensors, wanted two")
     x, y = (b.view(name) for name in node.inputs)
-    if x.dtype != y.dtype or x.dtype not in ("float32", "int64"):
+    wanted = ("bool",) if node.op_type == "And" else ("float32", "int64")
+    if x.dtype != y.dtype or x.dtype not in wanted:
         raise UnsupportedGraphError(f"got {node.op_type} of {x.dtype} and {y.dtype}")
     if node.op_type == "Mod" and node.attributes.get("fmod", 0) != (x.dtype == "float32"):
         raise UnsupportedGraphError(f"got a Mod of {x.dtype} with fmod {node.attributes.get('fmod', 0)}")
     shape = np.broadcast_shapes(x.shape, y.shape)
-    dtype = "bool" if node.op_type.startswith("Greater") else x.dtype
+    dtype = "bool" if node.op_type in _COMPARISONS else x.dtype
     to = b.made(node.outputs[0], dtype, shape)
     x, y = broadcast(x, shape), broadcast(y, shape)
     sizes, (_, x_strides, y_strides) = merged(shape, (to, x, y))
@@ -55,7 +59,8 @@ def unary(b: Builder, node: GraphNode) -> None:
         if (len(node.inputs) > 2 and node.inputs[2]) or node.inputs[1] not in b.arrays:
             raise UnsupportedGraphError("got a Clip with another limit than a constant least value")
         parameter = float(b.arrays[node.inputs[1]].item())
-    if x.dtype not in _TYPES or dtype not in _TYPES or (node.op_type != "Cast" and dtype != "float32"):
+    wanted = {"Cast": tuple(_TYPES), "Not": ("bool",)}.get(node.op_type, ("float32",))
+    if x.dtype not in wanted or dtype not in _TYPES:
         raise UnsupportedGraphError(f"got {node.op_type} of {x.dtype}")
     to = b.made(node.outputs[0], dtype, x.shape)
     numbers = (UNARY.index(node.op_type), _TYPES[x.dtype], _TYPES[dtype], math.prod(x.shape))
@@ -75,6 +80,18 @@ def where(b: Builder, node: GraphNode) -> None:
     for view, own in zip(views, strides, strict=True):
         reads += [view, *padded(own)]
     b.emit("where", to.item_bytes, len(sizes), *padded(sizes), to, *reads)
+
+
+def gather(b: Builder, node: GraphNode) -> None:
+    """GatherElements, of numbers that only the run knows."""
+    x, numbers = (b.as_dense(b.view(name)) for name in node.inputs)
+    axis = range(len(x.shape))[node.attributes.get("axis", 0)]
+    beside = [[size for i, size in enumerate(view.shape) if i != axis] for view in (x, numbers)]
+    if numbers.dtype != "int64" or x.item_bytes not in (1, 4, 8) or beside[0] != beside[1]:
+        raise UnsupportedGraphError(f"got GatherElements of {x.dtype} {list(x.shape)} by {list(numbers.shape)}")
+    outer, inner = math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :])
+    to = b.made(node.outputs[0], x.dtype, numbers.shape)
+    b.emit("gather", x.item_bytes, outer, x.shape[axis], numbers.shape[axis], inner, to, x, numbers)
 
 
 def reduce(b: Builder, node: GraphNode) -> None:

@@ -48,8 +48,8 @@ typedef struct {
 } frame_t;
 
 enum { F32, I64, BOOL };
-enum { ADD, SUB, MUL, DIV, MOD, GREATER, GREATER_OR_EQUAL };
-enum { EXP, LOG, SIGMOID, COS, SIN, CLIP_LOW, CAST, TANH, NEGATE };
+enum { ADD, SUB, MUL, DIV, MOD, GREATER, GREATER_OR_EQUAL, LESS, EQUAL, AND, LARGER };
+enum { EXP, LOG, SIGMOID, COS, SIN, CLIP_LOW, CAST, TANH, NEGATE, FLOOR, NOT };
 enum { SUM, MAX };
 
 // Keeps what is used more than once in a register, where compilers would rather load it again each time.
@@ -235,6 +235,19 @@ static inline void binary_row(int op, int type, int64_t n, char *to, const char 
     case GREATER_OR_EQUAL:
         COMPARE(x >= y)
         break;
+    case LESS:
+        COMPARE(x < y)
+        break;
+    case EQUAL:
+        COMPARE(x == y)
+        break;
+    case AND:
+        for (int64_t i = 0; i < n; i++)
+            to[i] = p[i * ps] && q[i * qs];
+        break;
+    case LARGER:
+        BY_TYPE(x > y ? x : y, x > y ? x : y)
+        break;
     default:
         break;
     }
@@ -248,7 +261,8 @@ static void binary(const frame_t *f, args_t a)
     const int64_t *x_stride = a + 12, *y_stride = a + 19;
     char *to = at(f, a[9]);
     const char *x = at(f, a[11]), *y = at(f, a[18]);
-    const int64_t n = s.size[s.dims - 1], xs = x_stride[s.dims - 1], ys = y_stride[s.dims - 1], bytes = type == F32 ? 4 : 8;
+    const int64_t n = s.size[s.dims - 1], xs = x_stride[s.dims - 1], ys = y_stride[s.dims - 1];
+    const int64_t bytes = type == F32 ? 4 : type == I64 ? 8 : 1;
     int64_t index[MAX_DIMS] = {0};
     do {
         const char *p = x + bytes * offset(s, index, x_stride), *q = y + bytes * offset(s, index, y_stride);
@@ -323,6 +337,14 @@ static void unary(const frame_t *f, args_t a)
         for (int64_t i = 0; i < n; i++)
             y[i] = -x[i];
         break;
+    case FLOOR:
+        for (int64_t i = 0; i < n; i++)
+            y[i] = floorf(x[i]);
+        break;
+    case NOT:
+        for (int64_t i = 0; i < n; i++)
+            ((uint8_t *)to)[i] = !((const uint8_t *)from)[i];
+        break;
     default:
         break;
     }
@@ -344,6 +366,23 @@ static void where(const frame_t *f, args_t a)
         for (int64_t i = 0; i < n; i++, to += bytes)
             memcpy(to, c[i * a[10 + last]] ? p + bytes * i * a[17 + last] : q + bytes * i * a[24 + last], (size_t)bytes);
     } while (next_row(s, index));
+}
+
+// element bytes, outer, length, chosen, inner, to, from, numbers along `length`; all dense
+static void gather(const frame_t *f, args_t a)
+{
+    const int64_t bytes = a[0], length = a[2], inner = a[4];
+    char *to = at(f, a[5]);
+    const char *from = at(f, a[6]);
+    const int64_t *numbers = at(f, a[7]);
+    for (int64_t o = 0; o < a[1]; o++, from += bytes * length * inner)
+        for (int64_t j = 0; j < a[3]; j++)
+            for (int64_t i = 0; i < inner; i++, to += bytes) {
+                int64_t number = *numbers++;
+                number += number < 0 ? length : 0;
+                number = number < 0 ? 0 : number < length ? number : length - 1; // never beyond the tensor
+                memcpy(to, from + bytes * (number * inner + i), (size_t)bytes);
+            }
 }
 
 // operator, type, outer, length, inner, to, from; both dense
@@ -1071,7 +1110,7 @@ typedef void (*operator_t)(const frame_t *, args_t);
 
 // In the order of plan.py.
 static const operator_t OPERATORS[] = {copy,    binary, unary,       where,     reduce, softmax,   layer_norm,
-                                       gate,    product, linear,     convolution, depthwise, rotate, attention};
+                                       gate,    product, linear,     convolution, depthwise, rotate, attention, gather};
 
 enum { OK, BAD_PROGRAM };
 

@@ -27,12 +27,15 @@ def _only(*wanted: Any) -> _Check:
 
 _SWITCHES = dict.fromkeys(("transA", "transB", "transBatchA", "transBatchB"), _any)
 _KNOWN: Mapping[str, tuple[str, Mapping[str, _Check]]] = {
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Greater", "GreaterOrEqual", "Where"), (_STANDARD, {})),
-    **dict.fromkeys(("Exp", "Log", "Sigmoid", "Cos", "Sin", "Clip", "Tanh", "Neg"), (_STANDARD, {})),
+    **dict.fromkeys(
+        ("Add", "Sub", "Mul", "Div", "Greater", "GreaterOrEqual", "Less", "Equal", "And", "Max", "Where"),
+        (_STANDARD, {}),
+    ),
+    **dict.fromkeys(("Exp", "Log", "Sigmoid", "Cos", "Sin", "Clip", "Tanh", "Neg", "Floor", "Not"), (_STANDARD, {})),
     **dict.fromkeys(("Identity", "Squeeze", "Unsqueeze", "Slice", "Expand"), (_STANDARD, {})),
     **dict.fromkeys(("DynamicQuantizeLinear", "MatMulInteger", "MatMul"), (_STANDARD, {})),
     **dict.fromkeys(("ReduceSum", "ReduceMax"), (_STANDARD, {"keepdims": _any, "noop_with_empty_axes": _only(0)})),
-    **dict.fromkeys(("Softmax", "LogSoftmax", "Concat", "Gather"), (_STANDARD, {"axis": _any})),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Concat", "Gather", "GatherElements"), (_STANDARD, {"axis": _any})),
     "Mod": (_STANDARD, {"fmod": _any}),
     "Cast": (_STANDARD, {"to": _any, "saturate": _any}),  # the latter is for floats of 8 bits
     "Reshape": (_STANDARD, {"allowzero": _any}),

@@ -32,6 +32,7 @@ _OF_NODES: Mapping[str, Callable[[Builder, GraphNode], None]] = {
     "Slice": views.cut_out,
     "Split": views.split,
     "Gather": views.gather,
+    "GatherElements": elements.gather,
     "Expand": views.expand,
     "Concat": views.concat,
     "Pad": views.pad,

@@ -40,6 +40,7 @@ _OPERATORS = (
     "depthwise",
     "rotate",
     "attention",
+    "gather",
 )
 _NOTHING = -1
 
