@@ -216,7 +216,7 @@ class _Turn:
 
     def bind(self, name: str, array: Array, spec: TensorSpec, own: Set[int]) -> bool:
         """Read an input where this array lies. own: ids of arrays that live anyway. returns: whether it can be"""
-        if not _is_of(array.shape, spec.shape) or array.dtype != spec.dtype or not array.flags.c_contiguous:
+        if not is_of(array.shape, spec.shape) or array.dtype != spec.dtype or not array.flags.c_contiguous:
             return False
         if array.nbytes <= COPIED_BYTES and id(array) not in own and not name.startswith(PREPARED):
             self._copy(name, array)
@@ -256,7 +256,7 @@ class _Turn:
         return [sys.getrefcount(array) for array in self.arrays.values()]
 
 
-def _is_of(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+def is_of(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     """Whether sizes are those wanted; one that varies is a name in the file."""
     return shape == wanted or (
         len(shape) == len(wanted)

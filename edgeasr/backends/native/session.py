@@ -16,6 +16,7 @@ from edgeasr.backends.native.library import NativeLibrary, native_library
 from edgeasr.backends.native.plan import planned
 from edgeasr.backends.native.program import CONSTANTS, FIRST_OWN, SCRATCH, Plan
 from edgeasr.backends.native.tensors import aligned
+from edgeasr.backends.output_buffers import is_of
 from edgeasr.bundle_manifest import TensorSpec
 from edgeasr.onnx_reader import constants, read_onnx
 
@@ -97,7 +98,7 @@ class BoundProgram:
         self._session, self._binding = session, session.io_binding()
         self._held = [np.asarray(feed[name], spec.dtype, order="C") for name, spec in session.inputs.items()]
         for (name, spec), array in zip(session.inputs.items(), self._held, strict=True):
-            if not _is_of(array.shape, spec.shape):
+            if not is_of(array.shape, spec.shape):
                 raise ValueError(f"got {name!r} of {list(array.shape)}, wanted {list(spec.shape)}")
             self._binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         self.outputs: dict[str, Array] = {
@@ -117,13 +118,6 @@ class BoundProgram:
             self.run()
             marks.append(time.perf_counter())
         return [(after - before) * 1e6 for before, after in pairwise(marks)]
-
-
-def _is_of(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
-    """Whether sizes are those wanted, names for those that vary."""
-    return len(shape) == len(wanted) and all(
-        size == other or isinstance(other, str) for size, other in zip(shape, wanted, strict=True)
-    )
 
 
 class Binding:
