@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from importlib.resources import files
 from struct import Struct
 from typing import Any
 
@@ -22,9 +21,8 @@ from edgeasr.errors import BundleError, NativeCodeError
 from edgeasr.hotwords import HotwordGraph, HotwordModel
 from edgeasr.language_model import LanguageModel
 from edgeasr.lexicon_search import PrefixSearch, WordGraph, new_record
-from edgeasr.native_code import load_native
+from edgeasr.native_code import packaged_library
 from edgeasr.ngram_tables import NgramTables
-from edgeasr.user_cache import cache_folder
 
 # A product and a sum are rounded one after the other, as in numpy.
 _FLAGS = ("-ffp-contract=off", "-fno-math-errno")
@@ -282,8 +280,7 @@ def _addresses(owner: Any, types: Mapping[str, type], shapes: Mapping[str, tuple
 @cache
 def search_library() -> ctypes.CDLL:
     """errors: NativeCodeError"""
-    source = files("edgeasr").joinpath("lexicon_kernels.c").read_text(encoding="utf-8")
-    library = load_native("lexicon_kernels", source, cache_folder() / "native", _FLAGS)
+    library = packaged_library("edgeasr", "lexicon_kernels.c", "edgeasr_lexicon_accept", _FLAGS)
     library.edgeasr_lexicon_accept.argtypes = [
         ctypes.POINTER(_Graph),
         ctypes.POINTER(_Beam),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache, partial
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,7 @@ from numpy.typing import NDArray
 from edgeasr.config import FeatureConfig
 from edgeasr.errors import NativeCodeError
 from edgeasr.features import Floats, analysis_window, log_mel, mel_filterbank, num_frames
-from edgeasr.native_code import load_native
-from edgeasr.user_cache import cache_folder
+from edgeasr.native_code import packaged_library
 
 _FLAGS = ("-fno-math-errno", "-fno-trapping-math")
 # Of a transform, whose numbers lie on the stack.
@@ -58,8 +56,8 @@ class NativeLogMel:
     """
 
     def __init__(self, config: FeatureConfig) -> None:
-        source = files("edgeasr").joinpath("log_mel.c").read_text(encoding="utf-8")
-        self._energies = load_native("log_mel", source, cache_folder() / "native", _FLAGS).edgeasr_mel_energies
+        function = "edgeasr_mel_energies"
+        self._energies = getattr(packaged_library("edgeasr", "log_mel.c", function, _FLAGS), function)
         self._energies.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p]
         self._energies.restype = None
         self._config = config

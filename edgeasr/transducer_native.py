@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 from contextlib import suppress
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -19,10 +18,9 @@ from numpy.typing import NDArray
 
 from edgeasr.errors import NativeCodeError
 from edgeasr.features import Floats
-from edgeasr.native_code import load_native
+from edgeasr.native_code import packaged_library
 from edgeasr.transducer import Found, PieceFinder, Predicted, Transducer
 from edgeasr.transducer_file import OF_TEXT, Stored, TransducerFile
-from edgeasr.user_cache import cache_folder
 
 # So that loops with roots and conversions become vectors; neither lets a sum change its order.
 _FLAGS = ("-fno-math-errno", "-fno-trapping-math")
@@ -186,8 +184,7 @@ class NativeTransducer:
 @cache
 def transducer_library() -> ctypes.CDLL:
     """errors: NativeCodeError"""
-    source = files("edgeasr").joinpath("transducer_kernels.c").read_text(encoding="utf-8")
-    library = load_native("transducer_kernels", source, cache_folder() / "native", _FLAGS)
+    library = packaged_library("edgeasr", "transducer_kernels.c", "edgeasr_transducer_find", _FLAGS)
     library.edgeasr_transducer_scratch.restype = library.edgeasr_transducer_find.restype = _size
     model = ctypes.POINTER(_Model)
     library.edgeasr_transducer_scratch.argtypes = [model]

@@ -352,6 +352,7 @@ def test_without_a_compiler_numpy_searches(monkeypatch, tmp_path):
     graph = WordGraph(model(), WIDE)
     assert isinstance(fastest_search(graph), NativeSearch)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CC", raising=False)
     search_library.cache_clear()
     try:

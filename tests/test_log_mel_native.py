@@ -65,7 +65,7 @@ def test_without_a_compiler_numpy_computes_them(monkeypatch):
         raise NativeCodeError("found no C compiler")
 
     _native.cache_clear()
-    monkeypatch.setattr("edgeasr.log_mel_native.load_native", none)
+    monkeypatch.setattr("edgeasr.log_mel_native.packaged_library", none)
     sound = sounds(3000)[0]
     np.testing.assert_array_equal(LogMel(FeatureConfig()).accept_waveform(sound), log_mel(sound, FeatureConfig()))
     _native.cache_clear()

@@ -277,6 +277,7 @@ def test_what_does_not_fit_is_refused():
 
 def without_compiler(monkeypatch, folder: Path) -> None:
     monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.delenv("CC", raising=False)
     transducer_native.transducer_library.cache_clear()
 

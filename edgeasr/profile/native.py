@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from edgeasr.errors import ProfileError
 from edgeasr.native_code import load_native
 
-KERNELS = ("read", "copy", "scale", "add", "triad")  # in the order of kernels.c
+KERNELS = ("read", "copy", "scale", "add", "triad")  # in the order of bandwidth.c
+_FLAGS = ("-fno-tree-loop-distribute-patterns",)  # copies are loops, as STREAM's are, and no calls of memcpy
 _STATUS = {1: "bad arguments", 2: "the system gives no more threads"}
 
 
 class NativeKernels:
-    """kernels.c as a library of this machine."""
+    """bandwidth.c as a library of this machine."""
 
     source = "c"
     names = KERNELS
@@ -47,5 +48,5 @@ class NativeKernels:
 
 def native_kernels(folder: Path) -> NativeKernels:
     """The library kept in `folder`, see `load_native`. errors: as there"""
-    source = files("edgeasr.profile").joinpath("kernels.c").read_text(encoding="utf-8")
-    return NativeKernels(load_native("kernels", source, folder))
+    source = files("edgeasr.profile").joinpath("bandwidth.c").read_text(encoding="utf-8")
+    return NativeKernels(load_native("bandwidth", source, folder, "edgeasr_bandwidth_run", _FLAGS))

@@ -181,7 +181,8 @@ def _memory(report: Report) -> Section:
         "The memory graph",
         (
             f"Runs once in {memory['every_s']:g} s: {megabytes(memory['weight_bytes'])} of weights, "
-            f"{memory['time_us']:.0f} µs, {megabytes(memory['dram_bytes_per_s'])} for each second of audio.",
+            f"{memory['time_us']:.0f} µs (its operators add up to {memory['operators_share']:.0%}), "
+            f"{megabytes(memory['dram_bytes_per_s'])} for each second of audio.",
         ),
     )
 

@@ -1,4 +1,4 @@
-// Operators of a step graph, and the loop that runs a program of them. See plan.py, which writes programs.
+// Operators of a step graph, and the loop that runs a program of them. See program.py, which writes programs.
 //
 // A program is a sequence of instructions of 64-bit words: an operator, the number of its arguments, and these. Tensors
 // are places: a root (constants, scratch, an input or an output of the graph) and the bytes from its start. Sizes and
@@ -206,8 +206,13 @@ static void copy(const frame_t *f, args_t a)
 // The sign of a remainder is that of the divisor.
 static inline int64_t remainder_of(int64_t x, int64_t y)
 {
-    const int64_t r = y ? x % y : 0;
+    const int64_t r = y == 0 || y == -1 ? 0 : x % y; // by -1 the least number has no quotient
     return r && (r < 0) != (y < 0) ? r + y : r;
+}
+
+static inline int64_t quotient_of(int64_t x, int64_t y)
+{
+    return y == 0 ? 0 : y == -1 ? (int64_t)(0 - (uint64_t)x) : x / y;
 }
 
 static inline void binary_row(int op, int type, int64_t n, char *to, const char *p, int64_t ps, const char *q,
@@ -224,7 +229,7 @@ static inline void binary_row(int op, int type, int64_t n, char *to, const char 
         BY_TYPE(x * y, x * y)
         break;
     case DIV:
-        BY_TYPE(x / y, y ? x / y : 0)
+        BY_TYPE(x / y, quotient_of(x, y))
         break;
     case MOD:
         BY_TYPE(fmodf(x, y), remainder_of(x, y))
@@ -571,7 +576,7 @@ static inline __attribute__((always_inline)) void dot_rows(int rows, const quant
         for (int c = 0; c < 4; c++)
             _mm512_storeu_si512(to + r * PANEL + 16 * c, sum[r][c]);
 #elif defined(DOT_AVX2)
-    // Sums of two products saturate at 16 bits: weights have 7, which plan.py makes sure of.
+    // Sums of two products saturate at 16 bits: weights have 7, which products.py makes sure of.
     const __m256i ones = _mm256_set1_epi16(1);
     for (int c = 0; c < PANEL / 16; c++) {
         __m256i sum[ROWS][2];
@@ -619,7 +624,7 @@ static inline __attribute__((always_inline)) void dot_rows(int rows, const quant
             for (int q = 0; q < 4; q++)
                 sum[r][q] = vdupq_n_s32(0);
         const int8_t *w = panel + 32 * c;
-        // Sums of two products have room in 16 bits where weights have 7, which plan.py makes sure of.
+        // Sums of two products have room in 16 bits where weights have 7, which products.py makes sure of.
         int64_t g = 0;
         for (; g + 1 < groups; g += 2, w += 8 * PANEL)
             for (int r = 0; r < rows; r++) {
@@ -1108,7 +1113,7 @@ static void attention(const frame_t *f, args_t a)
 
 typedef void (*operator_t)(const frame_t *, args_t);
 
-// In the order of plan.py.
+// In the order of program.py.
 static const operator_t OPERATORS[] = {copy,    binary, unary,       where,     reduce, softmax,   layer_norm,
                                        gate,    product, linear,     convolution, depthwise, rotate, attention, gather};
 

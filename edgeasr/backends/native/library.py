@@ -8,8 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from edgeasr.backends.native.program import Layout
-from edgeasr.native_code import load_native
-from edgeasr.user_cache import cache_folder
+from edgeasr.native_code import packaged_library
 
 # Vectors of roundings and square roots, which nothing here asks about their errors.
 _FLAGS = ("-fno-math-errno", "-fno-trapping-math", "-Wno-psabi")
@@ -25,9 +24,9 @@ class NativeLibrary:
     """
 
     def __init__(self, flags: tuple[str, ...] = ()) -> None:
-        source = files("edgeasr.backends.native").joinpath("kernels.c").read_text(encoding="utf-8")
-        self.sha256 = hashlib.sha256(source.encode()).hexdigest()
-        library = load_native("kernels", source, cache_folder() / "native", (*_FLAGS, *flags))
+        package, file = "edgeasr.backends.native", "kernels.c"
+        self.sha256 = hashlib.sha256(files(package).joinpath(file).read_bytes()).hexdigest()
+        library = packaged_library(package, file, "edgeasr_native_run", (*_FLAGS, *flags))
         self.run = library.edgeasr_native_run
         pointer = ctypes.c_void_p
         self.run.argtypes = [pointer, ctypes.c_int64, pointer, pointer, pointer]

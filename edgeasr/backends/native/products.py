@@ -120,8 +120,10 @@ def _convolution(b: Builder, node: GraphNode, output: str, *, silu: bool) -> Non
     if weights.shape[1] != x.shape[1] or set(attributes.get("dilations", (1,))) != {1}:
         raise UnsupportedGraphError(f"got a Conv of {list(x.shape)} by {list(weights.shape)}, or with dilation")
     out, channels, height, width = weights.shape
-    top, left, bottom, right = attributes.get("pads", (0, 0, 0, 0))
-    down, across = attributes.get("strides", (1, 1))
+    pads, strides = attributes.get("pads", (0, 0, 0, 0)), attributes.get("strides", (1, 1))
+    if min(pads) < 0 or min(strides) < 1 or tuple(attributes.get("kernel_shape", (height, width))) != (height, width):
+        raise UnsupportedGraphError(f"got a Conv by {list(weights.shape)} with {dict(attributes)}")
+    (top, left, bottom, right), (down, across) = pads, strides
     rows = (x.shape[2] + top + bottom - height) // down + 1
     columns = (x.shape[3] + left + right - width) // across + 1
     tile = b.layout.channels
