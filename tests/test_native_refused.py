@@ -293,6 +293,10 @@ def test_convolutions_of_other_dimensions():
     for name, attributes in (("odd", {}), ("w", {"dilations": [2, 2]})):
         content = model([node("Conv", f"x {name}", "y", **attributes)], {"x": PICTURE}, {"y": y}, constants)
         refused(content, "got a Conv of .* or with dilation")
+    beyond = ({"strides": [1, -1]}, {"strides": [0, 1]}, {"pads": [0, -1, 0, 0]}, {"kernel_shape": [2, 2]})
+    for places in beyond:
+        outside = model([node("Conv", "x w", "y", **places)], {"x": PICTURE}, {"y": y}, constants)
+        refused(outside, r"got a Conv by \[\d+, \d+, \d+, \d+\] with|got the output 'y'")
     line = model([node("Conv", "x line", "y")], {"x": floats(1, 2, 6)}, {"y": floats(1, 4, 4)}, constants)
     refused(line, "wanted one picture and constant weights")
     varying = model([node("Conv", "x k", "y")], {"x": PICTURE, "k": KERNEL}, {"y": y})

@@ -12,7 +12,7 @@ _STANDARD, _MICROSOFT = "", "com.microsoft"
 # Between these the operators below mean the same; older ones have, say, axes in attributes and not in inputs.
 _OPSETS = range(18, 23)
 
-# What an attribute may be: anything, which what writes instructions, or patterns.py, looks at; or one value that means nothing special.
+# What an attribute may be: anything, which is looked at where it counts; or one value that means nothing special.
 _Check = Callable[[Any], bool]
 
 
