@@ -36,6 +36,7 @@ _NUM_ARRAYS = {"read": 1, "copy": 2, "scale": 2, "add": 3, "triad": 3}
 _PAD = 136
 _LINE = 8  # elements of a line of the cache, of which _PAD holds whole ones
 _FACTOR = 3.0
+_OWN_BYTES = 2**20  # working sets up to this have memory of their own
 
 
 @dataclass(frozen=True)
@@ -182,9 +183,14 @@ def measure_bandwidth(kernels: Kernels, plan: Sweep, progress: Progress | None =
     sizes = [size for size in plan.sizes_bytes if size >= kernels.smallest_bytes]
     if not sizes:
         raise ProfileError(f"too little memory is free to move {readable_bytes(kernels.smallest_bytes)}: free some")
-    memory = _memory(max(sizes) // _ELEMENT_BYTES + len(_NUM_ARRAYS) * _PAD)
+    shared = _memory(max(sizes) // _ELEMENT_BYTES + len(_NUM_ARRAYS) * _PAD)
+    # Beginnings of something large lie where they halve the rate of the first cache, in one process and not in another.
+    memory = {
+        size: shared if size > _OWN_BYTES else _memory(size // _ELEMENT_BYTES + len(_NUM_ARRAYS) * _PAD)
+        for size in sizes
+    }
     points = [
-        _Point(kernel, threads, size, _arrays(memory, kernel, size))
+        _Point(kernel, threads, size, _arrays(memory[size], kernel, size))
         for size, threads, kernel in product(sizes, plan.threads, plan.kernels)
         if kernel in kernels.names
     ]
