@@ -25,6 +25,7 @@ _FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC", "-pthread")
 _TUNINGS = (("-march=native",), ("-mcpu=native",), ())
 _COMPILE_S = 120
 _INSTALL = "apt-get install gcc libc6-dev"
+_MAX_KEPT = 4  # of one source
 _DIGEST_BYTES = 32  # of SHA-256, behind a library that is kept
 # What became of each library in this process: streams come and go, and none of them compiles again.
 _known: dict[Path, ctypes.CDLL | NativeCodeError] = {}
@@ -165,3 +166,12 @@ def _keep(content: bytes, kept: Path) -> None:
             with suppress(OSError):
                 Path(aside.name).unlink()
             raise
+    _drop_old(kept)
+
+
+def _drop_old(kept: Path) -> None:
+    """What earlier versions left, but for a few: machines that share a home have one each."""
+    name = kept.name.rpartition("-")[0]
+    with suppress(OSError):
+        for old in sorted(kept.parent.glob(f"{name}-*.so"), key=lambda path: path.stat().st_mtime)[:-_MAX_KEPT]:
+            old.unlink()

@@ -1,5 +1,6 @@
 """C of the package, compiled where it runs: what is kept, and what happens where nothing compiles."""
 
+import os
 import shutil
 
 import pytest
@@ -138,3 +139,15 @@ def test_without_a_temporary_folder_there_is_no_library(tmp_path, monkeypatch):
     monkeypatch.setenv("CC", "true")
     with pytest.raises(NativeCodeError, match=r"No usable temporary directory found.*set TMPDIR"):
         load(tmp_path, 1)
+
+
+@needs_compiler
+def test_of_what_earlier_versions_left_a_few_stay(tmp_path):
+    folder = tmp_path / "kept"
+    for answer in range(6):
+        load(folder, answer)
+        for number, path in enumerate(sorted(folder.iterdir(), key=lambda one: one.stat().st_mtime_ns)):
+            os.utime(path, (number, number))
+    assert len(list(folder.iterdir())) == native_code._MAX_KEPT
+    forget()
+    assert [load(folder, answer).answer() for answer in (4, 5)] == [4, 5]

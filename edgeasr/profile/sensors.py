@@ -126,7 +126,8 @@ class Sampler:
             duration_s=duration_s,
             cpu_s=cpu_s,
             rss_bytes=sum(memory.values()) if memory else None,
-            peak_rss_bytes=usage.ru_maxrss * 1024,
+            # The kernel counts the peak in portions, and may be some pages behind what it lists.
+            peak_rss_bytes=max(usage.ru_maxrss * 1024, sum(memory.values())),
             memory_parts=memory,
             minor_faults=usage.ru_minflt - self._usage.ru_minflt,
             major_faults=usage.ru_majflt - self._usage.ru_majflt,
