@@ -36,7 +36,7 @@ _NUM_ARRAYS = {"read": 1, "copy": 2, "scale": 2, "add": 3, "triad": 3}
 _PAD = 136
 _LINE = 8  # elements of a line of the cache, of which _PAD holds whole ones
 _FACTOR = 3.0
-_OWN_BYTES = 2**20  # working sets up to this have memory of their own
+_OWN_BYTES = 2**18  # working sets up to this have memory of their own
 
 
 @dataclass(frozen=True)
