@@ -114,8 +114,10 @@ def listen(
     path = _store_path(remembered, store, remember=remember)
     hearing = listening(endpoint, gate=gate, explain=explain)
     own = own_words(grammar, grammar_threshold, hotwords, dictionary)
+    from edgeasr.first_start import compile_first
     from edgeasr.recognizer import Recognizer, load_model
 
+    compile_first(greedy=decoder == "greedy")
     manager = ServiceManager.from_environment()
     watchdog = Watchdog(manager)
     status = StatusLine(sys.stdout, enabled=wanted == "text")
