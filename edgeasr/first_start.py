@@ -13,7 +13,7 @@ def compile_first(*, greedy: bool) -> None:
     from edgeasr.log_mel_native import fastest_log_mel
 
     with suppress(NativeCodeError, ImportError):  # protobuf comes with ONNX Runtime, but Debian's may be without
-        from edgeasr.backends.native.library import native_library
+        from edgeasr.backends.native.kernels import native_library
 
         native_library()
     fastest_log_mel(FeatureConfig())

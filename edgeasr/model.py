@@ -214,7 +214,7 @@ class AcousticModel:
 def _native_is_fast() -> bool:
     """Whether C of our own can be compiled and is faster than ONNX Runtime here."""
     try:
-        from edgeasr.backends.native.library import native_library
+        from edgeasr.backends.native.kernels import native_library
 
         return native_library().is_fast
     except (ImportError, NativeCodeError):  # protobuf comes with ONNX Runtime, but Debian's may be without

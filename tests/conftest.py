@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from hypothesis import settings
 
-from edgeasr.backends.native.library import native_library
+from edgeasr.backends.native.kernels import native_library
 from edgeasr.config import FeatureConfig
 from edgeasr.errors import NativeCodeError
 from edgeasr.lexicon_native import search_library

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edgeasr.backends.native.library import NativeLibrary
+from edgeasr.backends.native.kernels import NativeLibrary
 from edgeasr.backends.native.session import NativeSession
 
 needs_compiler = pytest.mark.skipif(

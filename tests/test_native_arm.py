@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgeasr.backends.native.graph import NativeGraph
-from edgeasr.backends.native.library import _FLAGS, NativeLibrary
+from edgeasr.backends.native.kernels import _FLAGS, NativeLibrary
 from edgeasr.backends.native.program import Layout
 from edgeasr.backends.native.session import NativeSession
 from edgeasr.backends.preparation import prepared_graph

@@ -7,7 +7,7 @@ from runpy import run_path
 import numpy as np
 import pytest
 
-from edgeasr.backends.native import library as native_library_module
+from edgeasr.backends.native import kernels as native_kernels_module
 from edgeasr.backends.native.graph import NativeGraph
 from edgeasr.bundle import Bundle, default_bundle, replace_in_bundle
 from edgeasr.errors import BundleError, ConfigError, NativeCodeError, UnsupportedGraphError
@@ -168,9 +168,9 @@ def test_more_threads_are_for_onnxruntime_unless_it_is_asked_for(bundle, native,
 def other_library(monkeypatch, tmp_path):
     """The library of the process is looked for again."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    native_library_module.native_library.cache_clear()
+    native_kernels_module.native_library.cache_clear()
     yield tmp_path
-    native_library_module.native_library.cache_clear()
+    native_kernels_module.native_library.cache_clear()
 
 
 def without_compiler(folder, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("onnx", reason="the graphs are built with onnx, of the extra `train`")
 
-from edgeasr.backends.native.library import NativeLibrary
+from edgeasr.backends.native.kernels import NativeLibrary
 from edgeasr.backends.native.session import NativeSession
 from edgeasr.errors import UnsupportedGraphError
 

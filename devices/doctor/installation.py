@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 from edgeasr.backends import installed_runtimes
-from edgeasr.backends.native.library import native_library
+from edgeasr.backends.native.kernels import native_library
 from edgeasr.bundle import Bundle, default_bundle
 from edgeasr.devices.doctor.examination import Check, Circumstances, Finding
 from edgeasr.devices.hardware import POINTER_BITS, program_architecture

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from edgeasr.backends.native.library import native_library
+from edgeasr.backends.native.kernels import native_library
 from edgeasr.backends.native.session import BoundProgram, NativeSession
 from edgeasr.errors import NativeCodeError
 from edgeasr.profile.bandwidth import Progress

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from edgeasr.backends.native.library import native_library
+from edgeasr.backends.native.kernels import native_library
 from edgeasr.devices.hardware import Hardware, available_memory_bytes, read_hardware, usable_cores
 from edgeasr.errors import NativeCodeError, ProfileError
 from edgeasr.profile.bandwidth import BandwidthPoint, Progress, best_kernels, full_sweep, measure_bandwidth, quick_sweep

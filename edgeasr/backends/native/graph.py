@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeasr.backends.native.library import NativeLibrary
+from edgeasr.backends.native.kernels import NativeLibrary
 from edgeasr.backends.native.session import NativeSession
 from edgeasr.backends.preparation import Preparation, prepared_graph
 from edgeasr.backends.session_graph import SessionGraph

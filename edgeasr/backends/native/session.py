@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeasr.backends.native.library import NativeLibrary, native_library
+from edgeasr.backends.native.kernels import NativeLibrary, native_library
 from edgeasr.backends.native.plan import planned
 from edgeasr.backends.native.program import CONSTANTS, FIRST_OWN, SCRATCH, Plan
 from edgeasr.backends.native.tensors import aligned
