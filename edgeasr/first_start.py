@@ -7,15 +7,19 @@ from contextlib import suppress
 from edgeasr.errors import NativeCodeError
 
 
-def compile_first(*, greedy: bool) -> None:
-    """C of this package, where there is a compiler; at later starts this only loads it. greedy: or with words"""
+def compile_first(*, native: bool, greedy: bool) -> None:
+    """C of this package, where there is a compiler; at later starts this only loads it.
+
+    native: whether the model may run in C; greedy: whether pieces are decoded, not words
+    """
     from edgeasr.config import FeatureConfig
     from edgeasr.log_mel_native import fastest_log_mel
 
-    with suppress(NativeCodeError, ImportError):  # protobuf comes with ONNX Runtime, but Debian's may be without
-        from edgeasr.backends.native.kernels import native_library
+    if native:
+        with suppress(NativeCodeError, ImportError):  # protobuf comes with ONNX Runtime, but Debian's may be without
+            from edgeasr.backends.native.kernels import native_library
 
-        native_library()
+            native_library()
     fastest_log_mel(FeatureConfig())
     with suppress(NativeCodeError):
         if greedy:

@@ -171,7 +171,7 @@ class WordRecord(NamedTuple):
     log_odds: float
 
 
-# As `new_record`, without a call of Python's for each.
+# As `WordRecord._make`, without a call of Python's for each.
 new_record = partial(tuple.__new__, WordRecord)
 
 # Rows of what is known of a prefix.

@@ -117,7 +117,7 @@ def listen(
     from edgeasr.first_start import compile_first
     from edgeasr.recognizer import Recognizer, load_model
 
-    compile_first(greedy=decoder == "greedy")
+    compile_first(native=backend in (None, "native"), greedy=decoder == "greedy")
     manager = ServiceManager.from_environment()
     watchdog = Watchdog(manager)
     status = StatusLine(sys.stdout, enabled=wanted == "text")
