@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
@@ -134,7 +134,10 @@ class OnnxContent:
 def read_onnx(model: Path | bytes) -> OnnxContent:
     """Read a model. errors: BundleError for what is none"""
     name = "the model" if isinstance(model, bytes) else str(model)
-    parsed = _parsed(model, name)
+    return _content(_parsed(model, name), name)
+
+
+def _content(parsed: Any, name: str) -> OnnxContent:
     graph = parsed.graph
     return OnnxContent(
         tuple(map(_node, graph.node)),
@@ -147,10 +150,19 @@ def read_onnx(model: Path | bytes) -> OnnxContent:
     )
 
 
-def constants(model: Path | bytes) -> dict[str, NDArray[Any]]:
-    """What the constants of a model hold, by their names. errors: BundleError for what is no model, or damaged"""
+class OnnxModel(NamedTuple):
+    """A graph, and what its constants hold, by their names."""
+
+    content: OnnxContent
+    constants: Mapping[str, NDArray[Any]]
+
+
+def read_model(model: Path | bytes) -> OnnxModel:
+    """Read a model with its constants. errors: BundleError for what is none, or damaged"""
     name = "the model" if isinstance(model, bytes) else str(model)
-    return {tensor.name: _array(tensor, name) for tensor in _parsed(model, name).graph.initializer}
+    parsed = _parsed(model, name)
+    held = {tensor.name: _array(tensor, name) for tensor in parsed.graph.initializer}
+    return OnnxModel(_content(parsed, name), held)
 
 
 def with_names(model: Path | bytes) -> bytes:

@@ -13,8 +13,7 @@ onnx = pytest.importorskip("onnx", reason="the graphs are built with onnx, of th
 from edgeasr.backends.native.plan import planned
 from edgeasr.backends.native.program import Layout
 from edgeasr.errors import BundleError, UnsupportedGraphError
-from edgeasr.onnx_reader import constants as constants_of
-from edgeasr.onnx_reader import read_onnx
+from edgeasr.onnx_reader import read_model, read_onnx
 
 floats, integers, model, node, with_size = (
     run_path(str(Path(__file__).with_name("native_graphs.py")))[name]
@@ -26,7 +25,7 @@ PICTURE, KERNEL = floats(1, 2, 5, 6), floats(4, 2, 3, 3)
 
 
 def plan(content, most=None):
-    return planned(read_onnx(content), constants_of(content), LAYOUT, most)
+    return planned(*read_model(content), LAYOUT, most)
 
 
 def refused(content, message, most=None):

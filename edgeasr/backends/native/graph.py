@@ -9,7 +9,7 @@ from edgeasr.backends.native.session import NativeSession
 from edgeasr.backends.preparation import Preparation, prepared_graph
 from edgeasr.backends.session_graph import SessionGraph
 from edgeasr.errors import ConfigError
-from edgeasr.onnx_reader import read_onnx
+from edgeasr.onnx_reader import read_model
 
 
 class NativeGraph(SessionGraph):
@@ -22,13 +22,14 @@ class NativeGraph(SessionGraph):
     def __init__(self, model: Path | bytes, threads: int = 1, library: NativeLibrary | None = None) -> None:
         if threads != 1:
             raise ConfigError(f"got {threads} threads for the native backend, which has one: take onnxruntime for more")
-        metadata = read_onnx(model).metadata
+        read = read_model(model)  # once: it is some megabytes
+        metadata = read.content.metadata
         held = prepared_graph(metadata)
         prepared = None if held is None else NativeSession(held, library=library)
         most: dict[str, int] = {}
         if prepared is not None:
             for name, cut in prepared.plan.cuts.items():
                 most[str(prepared.outputs[name].shape[cut.axis])] = int(prepared.plan.outputs[name].shape[cut.axis])
-        self.session = NativeSession(model, most, library)
+        self.session = NativeSession(read, most, library)
         preparation = None if prepared is None else Preparation(prepared, prepared.inputs, list(prepared.outputs))
         super().__init__(self.session, self.session.inputs, self.session.outputs, metadata, preparation)

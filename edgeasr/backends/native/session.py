@@ -18,7 +18,7 @@ from edgeasr.backends.native.program import CONSTANTS, FIRST_OWN, SCRATCH, Plan
 from edgeasr.backends.native.tensors import aligned
 from edgeasr.backends.output_buffers import is_of
 from edgeasr.bundle_manifest import TensorSpec
-from edgeasr.onnx_reader import constants, read_onnx
+from edgeasr.onnx_reader import OnnxModel, read_model
 
 Array = NDArray[np.generic]
 # Threads that run at once have scratch memory of their own; so much of it is kept.
@@ -34,12 +34,14 @@ class NativeSession:
     """
 
     def __init__(
-        self, model: Path | bytes, most: Mapping[str, int] | None = None, library: NativeLibrary | None = None
+        self,
+        model: Path | bytes | OnnxModel,
+        most: Mapping[str, int] | None = None,
+        library: NativeLibrary | None = None,
     ) -> None:
         self._library = library or native_library()
-        content = read_onnx(model)
-        self.metadata = content.metadata
-        self.plan: Plan = planned(content, constants(model), self._library.layout, most)
+        content, constants = model if isinstance(model, OnnxModel) else read_model(model)
+        self.plan: Plan = planned(content, constants, self._library.layout, most)
         self.inputs: dict[str, TensorSpec] = {name: content.specs[name] for name in content.inputs}
         self.outputs: dict[str, TensorSpec] = {name: content.specs[name] for name in content.outputs}
         self.numbers = {name: i for i, name in enumerate(self.plan.roots, start=FIRST_OWN)}
